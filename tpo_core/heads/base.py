@@ -1,0 +1,150 @@
+"""The contract between the model and its task heads.
+
+A head reads one hidden vector of the language model (the state at its slot token), looks at the visual context, and
+answers in the units of the media. Module, loss and decoding of ONE task live in one file of this package.
+
+Shape letters: N samples that carry a slot (one slot a sample), B batch (N == B here), T stored frames, P patches of a
+frame, D vision width, C language-model width, H/W pixels, K spans.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+
+def move(value: Any, device: torch.device | str) -> Any:
+    """`value` on `device`: a tensor, a (list of) tensor(s), or a dataclass with its own `to`; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, list):
+        return [move(item, device) for item in value]
+    return value.to(device) if isinstance(value, Movable) else value
+
+
+class Movable:
+    """Mixin for dataclasses of tensors: `.to(device)` gives a copy with every tensor moved."""
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = {f.name: move(getattr(self, f.name), device) for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**moved)
+
+
+@dataclass
+class HeadContext(Movable):
+    """What a head may look at besides its hidden vector. Rows are aligned with the rows of hidden_NC.
+
+    patches_BTPD: features of the vision tower, the layer that feeds the connector; row-major patches.
+    grid_hw: patches per column and row, P == grid_hw[0] * grid_hw[1].
+    pixels_BTCHW: normalised pixels as the vision tower saw them.
+    frame_mask_BT: bool, False on padding frames. times_s_BT: time of each frame, seconds on the media's timeline.
+    duration_s_B: seconds. size_wh_B2: width and height of the original media, pixels.
+    """
+
+    patches_BTPD: Tensor
+    grid_hw: tuple[int, int]
+    pixels_BTCHW: Tensor
+    frame_mask_BT: Tensor
+    times_s_BT: Tensor
+    duration_s_B: Tensor
+    size_wh_B2: Tensor
+
+
+@dataclass
+class RegionTargets(Movable):
+    """boxes_N4: xyxy as fractions of the original width and height."""
+
+    boxes_N4: Tensor
+
+
+@dataclass
+class TemporalTargets(Movable):
+    """spans: per sample a (k, 2) tensor of start and end as fractions of the duration, k >= 0."""
+
+    spans: list[Tensor]
+
+
+@dataclass
+class MaskTargets(Movable):
+    """Masks, or for box-only tracks boxes, on the stored frames.
+
+    masks_NTHW: uint8 0/1 at the mask resolution (H, W free); all zero where the object is absent.
+    valid_NT: bool, the frame is stored AND annotated; only such frames carry a loss.
+    box_only_N: bool, the sample has boxes and no masks.
+    boxes_NT4: xyxy fractions, used for box-only samples; nan where the object is absent.
+    """
+
+    masks_NTHW: Tensor
+    valid_NT: Tensor
+    box_only_N: Tensor
+    boxes_NT4: Tensor
+
+
+Targets = RegionTargets | TemporalTargets | MaskTargets
+
+
+@dataclass
+class BoxPrediction:
+    """box_xyxy: (4,) pixels of the original media, clamped to it, x0 <= x1 and y0 <= y1."""
+
+    box_xyxy: Tensor
+
+
+@dataclass
+class SpanPrediction:
+    """spans_s: (k, 2) start and end in seconds, best first; scores: (k,) in [0, 1]."""
+
+    spans_s: Tensor
+    scores: Tensor
+
+
+@dataclass
+class MaskPrediction:
+    """masks_THW: bool at the original size, stored frames only; boxes_T4: tight xyxy pixels, nan where empty.
+
+    scores_T: (T,) in [0, 1], mean foreground probability over the mask, 0 where it is empty.
+    """
+
+    masks_THW: Tensor
+    boxes_T4: Tensor
+    scores_T: Tensor
+
+
+Prediction = BoxPrediction | SpanPrediction | MaskPrediction
+
+
+@dataclass
+class HeadOutput:
+    """losses: terms already weighted by the head's published term weights; their sum is the task loss.
+
+    report: plain numbers for the log (unweighted terms, batch accuracy), never used for the gradient.
+    """
+
+    losses: dict[str, Tensor]
+    report: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack(list(self.losses.values())).sum()
+
+
+class TaskHead(nn.Module):
+    """One dense vision task behind one task token.
+
+    name: "region" | "temporal" | "mask". begin: the indicator token that the language model writes.
+    slot: the token whose input embedding is the task vector and whose last hidden state the head reads.
+    Heads compute in fp32 whatever the autocast state: a bf16 coordinate near 1 is off by 1-4 px (paper notes 1.1).
+    """
+
+    name: ClassVar[str]
+    begin: ClassVar[str]
+    slot: ClassVar[str]
+
+    def forward(self, hidden_NC: Tensor, context: HeadContext, targets: Any) -> HeadOutput:
+        """Losses of the N samples. hidden_NC is fp32; `targets` is the dataclass of the task."""
+        raise NotImplementedError
+
+    def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[Any]:
+        """One prediction per row of hidden_NC, in media units, on the CPU."""
+        raise NotImplementedError
