@@ -1,0 +1,394 @@
+"""The recipe: every field a run is made of, its unit, its allowed range and its default.
+
+No default lives anywhere else. Fields built with `_execution` say where and how a run is carried out, not what it
+computes: `identity` drops them, so that they never enter a fingerprint.
+Numbers without a remark come from the TPO paper (arXiv 2412.19326 v2, table 17) and the published training arguments.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tpo_core.config.names import require_known
+
+HEADS = ("region", "temporal", "mask")
+KINDS = (*HEADS, "chat")
+LOSSES = ("lm", *HEADS)
+STAGES = ("task_assignment", "vision_task", "multitask")
+PARTS = ("train", "val", "test", "unseen")
+HEAD_GROUPS = {f"{head}_head": head for head in HEADS}
+GROUPS = ("lora", "task_vectors", *HEAD_GROUPS, "vision_encoder", "connector")
+
+# Peak learning rates by stage, table 17. That table trains the task vector of the temporal head at 2e-4 and the two
+# others at 1e-4; they are one group here and take 1e-4. Where table and appendix disagree (1e-4 or 2e-5 for region and
+# mask), 1e-4: a random MLP at 2e-5 hardly moves in one epoch.
+STAGE_LR: dict[str, dict[str, float]] = {
+    "task_assignment": {"lora": 2e-5},
+    "vision_task": {"lora": 2e-5, "task_vectors": 1e-4, **dict.fromkeys(HEAD_GROUPS, 1e-4)},
+    "multitask": dict.fromkeys(GROUPS, 2e-5),
+}
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _execution(default: Any = ..., **field: Any) -> Any:
+    """A field that `identity` drops."""
+    return Field(default, json_schema_extra={"execution": True}, **field)
+
+
+class Config(BaseModel):
+    """Base of every section: frozen, unknown keys refused, NaN and infinity refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class GeneratorConfig(Config):
+    """Data sets that the platform writes for itself."""
+
+    name: Literal["quickstart"] = Field(default="quickstart", description="which generator")
+    seed: int = Field(default=0, ge=0, description="seed of the generated content")
+    train_clips: int = Field(default=64, ge=1, description="number of clips of part train")
+    val_clips: int = Field(default=16, ge=0, description="number of clips of part val")
+    test_clips: int = Field(default=16, ge=0, description="number of clips of part test")
+    unseen_clips: int = Field(
+        default=16, ge=0, description="number of clips of part unseen (conditions absent from train)"
+    )
+
+
+class FramesConfig(Config):
+    """Which frames of a video are kept, and how they are stored."""
+
+    n_frames: int = Field(default=16, ge=1, description="frames kept of a video, at the midpoints of equal intervals")
+    short_side_px: int = Field(
+        default=224, ge=16, description="short side of a stored frame, pixels; aspect ratio is kept"
+    )
+    jpeg_quality: int = Field(default=92, ge=1, le=100, description="JPEG quality of a stored frame, 1 to 100")
+    decode_deadline_s: float = Field(
+        default=60.0, gt=0, description="seconds after which decoding of one video is given up"
+    )
+
+
+class SourceConfig(Config):
+    """One split of one native data set, and the part of the run it feeds."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    name: str = Field(min_length=1, description="name of this source in overrides, reports and rejects")
+    reader: str = Field(min_length=1, description="reader of the native format (tpo_core/data/readers)")
+    root: str = Field(description="where it lies: relative to data.root, an absolute path, or a URI")
+    split: str = Field(description="split as the data set names it, for example 'train' or 'testA'")
+    part: Literal["train", "val", "test", "unseen"] = Field(description="part of the run that it feeds")
+    limit: int | None = Field(default=None, ge=1, description="keep the first so many samples; null keeps all")
+    options: dict[str, str] = Field(default_factory=dict, description="options of the reader")
+
+
+class DataConfig(Config):
+    """What preprocessing reads and writes."""
+
+    generator: GeneratorConfig | None = Field(
+        default=None, description="write these data sets first; null uses existing ones"
+    )
+    root: str | None = Field(default=None, description="root URI of native data sets; null is what the generator wrote")
+    frames: FramesConfig = Field(default_factory=FramesConfig, description="frame sampling and storage")
+    sources: list[SourceConfig] = Field(default_factory=list, description="data sets to read")
+    shard_size_mib: int = Field(default=256, ge=1, le=4096, description="aimed size of a shard file, MiB")
+    reject_budget: Fraction = _execution(0.01, description="fraction of samples that may be rejected, 0 to 1")
+
+    @model_validator(mode="after")
+    def _sources_resolve(self) -> "DataConfig":
+        names = [source.name for source in self.sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"sources: the name {name!r} is used twice; names must differ")
+        relative = [s.name for s in self.sources if "://" not in s.root and not s.root.startswith("/")]
+        if relative and self.root is None and self.generator is None:
+            raise ValueError(f"source {relative[0]!r} has a relative root, so set data.root (or data.generator)")
+        return self
+
+
+class LoraConfig(Config):
+    """Low-rank adapters of the language model."""
+
+    rank: int = Field(default=16, ge=1, description="rank of each adapter")
+    alpha: float = Field(default=32.0, gt=0, description="scale; updates are multiplied by alpha / rank")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the adapter, probability")
+    targets: list[str] = Field(
+        default=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"],
+        min_length=1,
+        description="names of the linear layers of the language model that get an adapter",
+    )
+
+
+class RegionConfig(Config):
+    """The region head."""
+
+    loss: Literal["l1_giou", "mse"] = Field(
+        default="l1_giou", description="released code: l1_giou; text of the paper: mse"
+    )
+
+
+class TemporalConfig(Config):
+    """The temporal head."""
+
+    kind: Literal["span"] = Field(default="span", description="which head")
+    width: int = Field(default=256, ge=8, multiple_of=8, description="hidden width, channels")
+    layers: int = Field(default=2, ge=1, description="number of transformer layers")
+
+
+class MaskConfig(Config):
+    """The mask head."""
+
+    decoder: Literal["light"] = Field(default="light", description="which mask decoder")
+    width: int = Field(default=128, ge=8, multiple_of=8, description="hidden width, channels")
+
+
+class ModelConfig(Config):
+    """Base model, adapters and heads."""
+
+    base: str = Field(min_length=1, description="path, URI or hub name of the Hugging Face base model")
+    backbone: Literal["llava_onevision"] = Field(default="llava_onevision", description="family of the base model")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="adapters of the language model")
+    heads: list[str] = Field(default=list(HEADS), description=f"heads of the finished model, of {', '.join(HEADS)}")
+    region: RegionConfig = Field(default_factory=RegionConfig, description="region head")
+    temporal: TemporalConfig = Field(default_factory=TemporalConfig, description="temporal head")
+    mask: MaskConfig = Field(default_factory=MaskConfig, description="mask head")
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_known(cls, heads: list[str]) -> list[str]:
+        return require_known("head", heads, HEADS)
+
+
+class PhaseConfig(Config):
+    """One run of the training loop. All sizes count samples over all workers."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="name, used in paths and overrides")
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description=f"relative frequency of micro-batches by kind, of {', '.join(KINDS)}"
+    )
+    steps: int | None = Field(default=None, ge=1, description="optimizer steps; exactly one of steps and epochs")
+    epochs: float | None = Field(default=None, gt=0, description="passes over the samples of the mixture's kinds")
+    batch_size: int = Field(default=128, ge=1, description="samples per optimizer step, all workers together")
+    micro_batch_size: int = Field(ge=1, description="samples of one kind per micro-batch, all workers together")
+
+    @field_validator("mixture")
+    @classmethod
+    def _kinds_known(cls, mixture: dict[str, float]) -> dict[str, float]:
+        require_known("kind", list(mixture), KINDS)
+        return mixture
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> "PhaseConfig":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("set exactly one of steps and epochs (null removes the other)")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
+        return self
+
+
+class StageConfig(Config):
+    """One stage. What trains is data: a parameter group that `lr` does not name is frozen.
+
+    | group                           | task_assignment | vision_task | multitask |
+    |---------------------------------|-----------------|-------------|-----------|
+    | lora                            | train           | train       | train     |
+    | task_vectors, <head>_head       | -               | train       | train     |
+    | vision_encoder, connector       | -               | -           | train     |
+    """
+
+    heads: list[str] = Field(description="heads that exist in this stage; default: none in task_assignment, else all")
+    lr: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description=f"peak learning rate by group, of {', '.join(GROUPS)}; absent is frozen"
+    )
+    phases: list[PhaseConfig] = Field(min_length=1, description="phases, run in this order")
+    min_lr_fraction: Fraction = Field(default=0.05, description="end of the cosine, fraction of the peak rate")
+    warmup_fraction: Fraction = Field(default=0.2, description="linear warm-up, fraction of the steps of a phase")
+    weight_decay: float = Field(default=0.02, ge=0, description="AdamW weight decay, on all but norms and biases")
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.999), description="AdamW decay rates of the two moments, each in [0, 1)"
+    )
+    eps: float = Field(default=1e-5, gt=0, description="AdamW epsilon")
+    grad_clip_norm: float = Field(default=1.0, gt=0, description="gradients are scaled down to this global norm")
+    loss_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default=dict.fromkeys(LOSSES, 1.0),
+        validate_default=True,
+        description=f"weight of each loss, of {', '.join(LOSSES)}; unnamed ones weigh 1.0. The published 0.05 of "
+        "temporal belongs to the CG-DETR head, whose terms sum to some 20 times those of the span head",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="bf16", description="arithmetic of the backbone; heads stay in fp32"
+    )
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_known(cls, heads: list[str]) -> list[str]:
+        return require_known("head", heads, HEADS)
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_in_range(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("each of the two must be >= 0 and < 1")
+        return betas
+
+    @field_validator("loss_weights")
+    @classmethod
+    def _weights_complete(cls, weights: dict[str, float]) -> dict[str, float]:
+        require_known("loss", list(weights), LOSSES)
+        return {**dict.fromkeys(LOSSES, 1.0), **weights}
+
+    @model_validator(mode="after")
+    def _groups_exist(self) -> "StageConfig":
+        require_known("lr group", list(self.lr), GROUPS)
+        for group in self.lr:
+            if group in HEAD_GROUPS and HEAD_GROUPS[group] not in self.heads:
+                raise ValueError(f"lr.{group} is set but heads does not hold {HEAD_GROUPS[group]!r}")
+            if group == "task_vectors" and not self.heads:
+                raise ValueError("lr.task_vectors is set but the stage has no heads")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> "StageConfig":
+        names = [phase.name for phase in self.phases]
+        for phase in self.phases:
+            if names.count(phase.name) > 1:
+                raise ValueError(f"phases: the name {phase.name!r} is used twice; names must differ")
+            lacking = [kind for kind in phase.mixture if kind != "chat" and kind not in self.heads]
+            if self.heads and lacking:
+                raise ValueError(f"phases.{phase.name}.mixture holds {lacking[0]!r} but heads does not: add or drop it")
+        return self
+
+
+class TrainConfig(Config):
+    """Where and how training runs; nothing here changes what is computed."""
+
+    workers: int = _execution(1, ge=1, description="number of training workers; must divide every micro_batch_size")
+    cpus_per_worker: float = _execution(0.5, ge=0, description="CPUs that Ray reserves for a worker")
+    gpus_per_worker: float = _execution(0.0, ge=0, description="GPUs that Ray reserves for a worker")
+    torch_threads: int | None = _execution(None, ge=1, description="torch threads per worker; null leaves torch's own")
+    strategy: Literal["ddp", "zero2", "zero3"] = _execution("ddp", description="how parameters are distributed")
+    log_every_steps: int = _execution(10, ge=1, description="optimizer steps between two logged rows")
+    checkpoint_every_steps: int = _execution(100, ge=1, description="optimizer steps between two checkpoints")
+    max_failures: int = _execution(2, ge=0, description="worker failures survived before the run fails")
+
+
+class EvaluationConfig(Config):
+    """What is measured after training."""
+
+    parts: list[str] = Field(
+        default=["val", "test", "unseen"], min_length=1, description=f"parts, of {', '.join(PARTS)}"
+    )
+    limit_per_task: int | None = Field(default=None, ge=1, description="samples per task and part; null takes all")
+    batch_size: int = _execution(8, ge=1, description="samples decoded together")
+    max_new_tokens: int = Field(default=64, ge=1, description="longest answer, tokens")
+    gallery_size: int = Field(default=12, ge=0, description="predictions drawn on frames, per part")
+
+    @field_validator("parts")
+    @classmethod
+    def _parts_known(cls, parts: list[str]) -> list[str]:
+        return require_known("part", parts, PARTS)
+
+
+class TrackingConfig(Config):
+    """Where runs and models are recorded."""
+
+    uri: str | None = _execution(None, description="MLflow tracking URI; null is a sqlite file under work_uri")
+    experiment: str = _execution("tpo", min_length=1, description="MLflow experiment")
+    model_name: str = _execution("tpo", min_length=1, description="name in the model registry")
+
+
+class GateConfig(Config):
+    """A metric that a challenger must hold to be promoted."""
+
+    metric: str = Field(pattern=r"^[^/\s]+(/[^/\s]+)+$", description="as in 'test/region/acc@0.5'; higher is better")
+    against: Literal["champion", "base"] = Field(default="champion", description="model that it is compared with")
+    max_drop: float = Field(default=0.0, description="allowed drop, in the metric's unit; negative demands a gain")
+    min_value: float | None = Field(default=None, description="absolute floor, in the metric's unit; null is none")
+
+
+class PromotionConfig(Config):
+    """What promotion asks for."""
+
+    gates: list[GateConfig] = Field(default_factory=list, description="all must hold")
+
+
+def fill_stage_defaults(raw: dict[str, Any]) -> dict[str, Any]:
+    """Give each stage of a recipe as written the heads and learning rates of its name, where it sets none.
+
+    Shared by the schema and by overrides, so that `stages.multitask.lr.lora=1e-5` changes one rate of the default
+    table instead of freezing all others. Leaves malformed input alone: validation names what is wrong with it.
+    """
+    stages, model = raw.get("stages"), raw.get("model")
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        return raw
+    model_heads = model["heads"] if isinstance(model, dict) and "heads" in model else list(HEADS)
+    filled = {}
+    for name, stage in stages.items():
+        heads = {"heads": [] if name == "task_assignment" else model_heads, **stage}["heads"]
+        held = heads if isinstance(heads, list) else []
+        rates = {g: v for g, v in STAGE_LR.get(name, {}).items() if g not in HEAD_GROUPS or HEAD_GROUPS[g] in held}
+        filled[name] = {"heads": heads, "lr": rates, **stage}
+    return {**raw, "stages": filled}
+
+
+class Recipe(Config):
+    """A whole run, validated before anything is spent."""
+
+    name: str = _execution(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the recipe")
+    seed: int = Field(default=0, ge=0, description="seed of sample order, initialisation and dropout")
+    work_uri: str = _execution(min_length=1, description="where results go; default runs/<name>")
+    data: DataConfig = Field(description="data")
+    model: ModelConfig = Field(description="model")
+    stages: dict[str, StageConfig] = Field(min_length=1, description=f"stages, run in this order: {', '.join(STAGES)}")
+    train: TrainConfig = _execution(default_factory=TrainConfig, description="where and how training runs")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="evaluation")
+    tracking: TrackingConfig = _execution(default_factory=TrackingConfig, description="tracking")
+    promotion: PromotionConfig = Field(default_factory=PromotionConfig, description="promotion")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        return fill_stage_defaults({"work_uri": f"runs/{raw['name']}", **raw} if "name" in raw else raw)
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_known(cls, stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
+        require_known("stage", list(stages), STAGES)
+        return {name: stages[name] for name in STAGES if name in stages}
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Recipe":
+        if not self.data.sources:
+            raise ValueError("data.sources is empty: name at least one data set")
+        for name, stage in self.stages.items():
+            for head in stage.heads:
+                if head not in self.model.heads:
+                    raise ValueError(f"stages.{name}.heads holds {head!r} but model.heads does not")
+            for phase in stage.phases:
+                if phase.micro_batch_size % self.train.workers:
+                    raise ValueError(
+                        f"train.workers {self.train.workers} must divide stages.{name}.phases.{phase.name}"
+                        f".micro_batch_size {phase.micro_batch_size}"
+                    )
+        return self
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The JSON form of a section without its execution fields: what enters a fingerprint."""
+    return {
+        name: _plain(getattr(config, name))
+        for name, field in type(config).model_fields.items()
+        if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("execution"))
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return identity(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
