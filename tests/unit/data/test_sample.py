@@ -1,0 +1,174 @@
+"""The canonical record: lossless rows, the reading policy, and what makes a sample unusable."""
+
+import dataclasses
+import json
+
+import pyarrow as pa
+import pytest
+
+from tpo_core.data.sample import (
+    SCHEMA,
+    Clip,
+    Media,
+    Provenance,
+    Rle,
+    Saliency,
+    Sample,
+    Target,
+    TrackEntry,
+    Turn,
+    answer_targets,
+    from_row,
+    kind_of,
+    prompt_boxes,
+    settle,
+    to_row,
+    to_table,
+    validate,
+)
+
+PROVENANCE = Provenance(source_file="a.txt", row=0, native_id="1", reader="test")
+
+
+def span_sample(span_s, duration_s=10.0):
+    return Sample(
+        sample_id="d/train/1",
+        dataset="d",
+        split="train",
+        task="span",
+        media=(Media("v.mp4", "video", width=100, height=50, duration_s=duration_s, n_frames=20),),
+        turns=(Turn("user", "When?", (0,)), Turn("assistant", "In <time_begin><temp> seconds.", (), (0,))),
+        targets=(Target("span", span_s=span_s),),
+        provenance=PROVENANCE,
+    )
+
+
+def box_sample(box, width=100, height=50):
+    return dataclasses.replace(
+        span_sample((0.0, 1.0)),
+        task="box",
+        media=(Media("i.jpg", "image", width=width, height=height),),
+        turns=(Turn("user", "Where?", (0,)), Turn("assistant", "Answer: <box_begin><boxes> .", (), (0,))),
+        targets=(Target("box", box=box),),
+    )
+
+
+def track_sample(entries):
+    prompt = Target("box", box=(1.0, 1.0, 5.0, 5.0), frame=0)
+    return dataclasses.replace(
+        span_sample((0.0, 1.0)),
+        task="track",
+        turns=(
+            Turn("user", "Track <track_box>", (0,), (1,)),
+            Turn("assistant", "Answer: <track_begin><tracking> .", (), (0,)),
+        ),
+        targets=(Target("track", object_id="1", track=tuple(entries)), prompt),
+    )
+
+
+def full_sample():
+    entries = (
+        TrackEntry(0, True, 0.5, (1.0, 2.0, 3.0, 4.0), Rle(4, 4, b"52203"), False),
+        TrackEntry(3, False),
+    )
+    targets = (
+        Target("track", object_id="7", group=0, set_rule="union", track=entries),
+        Target("saliency", annotator=2, saliency=Saliency(2.0, (0, 4), ((4, 3, 2), (0, 1, 2)))),
+        Target("span", label="x", span_s=(0.5, 1.5), set_rule="all_of"),
+        Target("mask", frame=3, rle=Rle(4, 4, b"0@")),
+    )
+    media = Media("f", "frames", 4, 4, 24.0, 8, 3.5, Clip(1.0, 3.0), 4, ("a.jpg", "b.jpg"))
+    return dataclasses.replace(
+        track_sample(()),
+        media=(media,),
+        targets=targets,
+        options=("A", "B"),
+        answer_index=1,
+        answer_text="B",
+        provenance=Provenance("a.txt", 3, "9", "test", "CC", "2", 1, '{"x": 1}', ("end_clipped",)),
+    )
+
+
+def test_rows_are_lossless_through_an_arrow_file(tmp_path):
+    samples = [full_sample(), span_sample((0.0, 1.0)), box_sample((-3.0, 0.5, 9.25, 7.0))]
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+        writer.write_table(to_table(samples))
+    table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "x.arrow"))).read_all()
+    assert table.schema.equals(SCHEMA)
+    assert [from_row(row) for row in table.to_pylist()] == samples
+    assert table.to_pylist() == [to_row(sample) for sample in samples]
+
+
+def test_the_schema_names_exactly_the_fields_of_the_record():
+    assert set(to_row(full_sample())) == set(SCHEMA.names)
+    target = SCHEMA.field("targets").type.value_type
+    assert {target.field(i).name for i in range(target.num_fields)} == {f.name for f in dataclasses.fields(Target)}
+
+
+def test_a_row_with_an_unknown_field_is_refused():
+    with pytest.raises(ValueError, match="Media has no field 'urii'"):
+        from_row({**to_row(span_sample((0.0, 1.0))), "media": [{"urii": "a", "kind": "video"}]})
+
+
+def test_kinds_and_references():
+    assert [kind_of(dataclasses.replace(full_sample(), task=t)) for t in ("box", "highlight", "track", "caption")] == [
+        "region",
+        "temporal",
+        "mask",
+        "chat",
+    ]
+    sample = track_sample([TrackEntry(0, True, box=(1.0, 1.0, 5.0, 5.0))])
+    assert [target.kind for target in answer_targets(sample)] == ["track"]
+    assert [target.box for target in prompt_boxes(sample)] == [(1.0, 1.0, 5.0, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("sample", "reasons"),
+    [
+        (span_sample((0.0, 10.0)), []),
+        (span_sample((10.0, 12.0)), ["moment_past_end"]),
+        (span_sample((10.0, 12.0), duration_s=None), []),
+        (span_sample((3.0, 3.0)), ["moment_empty"]),
+        (span_sample((4.0, 3.0)), ["moment_reversed"]),
+        (span_sample((-1.0, 3.0)), ["moment_before_start"]),
+        (span_sample((float("nan"), 3.0)), ["nan"]),
+        (box_sample((-5.0, -5.0, 10.0, 10.0)), []),
+        (box_sample((100.0, 0.0, 120.0, 20.0)), ["box_outside_image"]),
+        (box_sample((-9.0, 0.0, 0.0, 20.0)), ["box_outside_image"]),
+        (box_sample((100.0, 0.0, 120.0, 20.0), width=None), []),
+        (box_sample((5.0, 5.0, 5.0, 9.0)), ["box_empty"]),
+        (box_sample((5.0, float("inf"), 6.0, 9.0)), ["nan"]),
+        (track_sample([TrackEntry(0, True, box=(1.0, 1.0, 5.0, 5.0)), TrackEntry(5, False)]), []),
+        (track_sample([TrackEntry(0, False)]), ["track_never_visible"]),
+        (track_sample([TrackEntry(20, True)]), ["frame_out_of_range"]),
+        (dataclasses.replace(span_sample((0.0, 1.0)), targets=()), ["bad_reference", "no_target"]),
+        (dataclasses.replace(span_sample((0.0, 1.0)), media=()), ["no_media", "bad_reference"]),
+        (dataclasses.replace(span_sample((0.0, 1.0)), task="dance"), ["bad_task"]),
+        (dataclasses.replace(span_sample((0.0, 1.0)), turns=()), ["no_answer", "marker_missing"]),
+        (dataclasses.replace(track_sample([TrackEntry(0, True)]), task="box"), ["marker_missing"]),
+    ],
+)
+def test_validate_names_every_defect(sample, reasons):
+    assert validate(sample) == reasons
+
+
+def test_a_clip_gives_the_timeline():
+    sample = span_sample((0.0, 3.0))
+    media = dataclasses.replace(sample.media[0], clip_s=Clip(4.0, 6.0))
+    assert settle(dataclasses.replace(sample, media=(media,))).targets[0].span_s == (0.0, 2.0)
+
+
+def test_settle_clips_ends_and_keeps_the_raw_ones():
+    sample = settle(span_sample((8.0, 12.0)))
+    assert sample.targets[0].span_s == (8.0, 10.0)
+    assert sample.provenance.flags == ("end_clipped",)
+    assert json.loads(sample.provenance.raw) == {"spans_s": [[8.0, 12.0]]}
+    assert settle(sample) == sample
+
+
+def test_settle_makes_track_entries_outside_the_image_absent():
+    inside, outside = (90.0, 40.0, 110.0, 60.0), (120.0, 0.0, 130.0, 9.0)
+    sample = settle(track_sample([TrackEntry(0, True, box=inside), TrackEntry(1, True, box=outside)]))
+    assert sample.targets[0].track == (TrackEntry(0, True, box=inside), TrackEntry(1, False))
+    assert json.loads(sample.provenance.raw) == {"outside_boxes": {"1": list(outside)}}
+    assert validate(sample) == []
