@@ -1,14 +1,16 @@
 """The recipe: every field a run is made of, its unit, its allowed range and its default.
 
-No default lives anywhere else. Fields built with `_execution` say where and how a run is carried out, not what it
+No default lives anywhere else. Fields built with `execution` say where and how a run is carried out, not what it
 computes: `identity` drops them, so that they never enter a fingerprint.
 Numbers without a remark come from the TPO paper (arXiv 2412.19326 v2, table 17) and the published training arguments.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from tpo_core.config.base import Config, execution
+from tpo_core.config.base import identity as identity
 from tpo_core.config.names import require_known
 
 HEADS = ("region", "temporal", "mask")
@@ -31,15 +33,12 @@ STAGE_LR: dict[str, dict[str, float]] = {
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-def _execution(default: Any = ..., **field: Any) -> Any:
-    """A field that `identity` drops."""
-    return Field(default, json_schema_extra={"execution": True}, **field)
+def drop_nulls(table: Any) -> Any:
+    """A table without its null entries, so that an override can take an entry out: `lr.vision_encoder=null`."""
+    return {key: value for key, value in table.items() if value is not None} if isinstance(table, dict) else table
 
 
-class Config(BaseModel):
-    """Base of every section: frozen, unknown keys refused, NaN and infinity refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+Positive = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(drop_nulls)]
 
 
 class GeneratorConfig(Config):
@@ -79,7 +78,9 @@ class SourceConfig(Config):
     split: str = Field(description="split as the data set names it, for example 'train' or 'testA'")
     part: Literal["train", "val", "test", "unseen"] = Field(description="part of the run that it feeds")
     limit: int | None = Field(default=None, ge=1, description="keep the first so many samples; null keeps all")
-    options: dict[str, str] = Field(default_factory=dict, description="options of the reader")
+    options: Annotated[dict[str, str], BeforeValidator(drop_nulls)] = Field(
+        default_factory=dict, description="options of the reader"
+    )
 
 
 class DataConfig(Config):
@@ -92,7 +93,7 @@ class DataConfig(Config):
     frames: FramesConfig = Field(default_factory=FramesConfig, description="frame sampling and storage")
     sources: list[SourceConfig] = Field(default_factory=list, description="data sets to read")
     shard_size_mib: int = Field(default=256, ge=1, le=4096, description="aimed size of a shard file, MiB")
-    reject_budget: Fraction = _execution(0.01, description="fraction of samples that may be rejected, 0 to 1")
+    reject_budget: Fraction = execution(0.01, description="fraction of samples that may be rejected, 0 to 1")
 
     @model_validator(mode="after")
     def _sources_resolve(self) -> "DataConfig":
@@ -162,8 +163,8 @@ class ModelConfig(Config):
 class PhaseConfig(Config):
     """One run of the training loop. All sizes count samples over all workers."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="name, used in paths and overrides")
-    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="name, used in paths and overrides")
+    mixture: Positive = Field(
         min_length=1, description=f"relative frequency of micro-batches by kind, of {', '.join(KINDS)}"
     )
     steps: int | None = Field(default=None, ge=1, description="optimizer steps; exactly one of steps and epochs")
@@ -197,7 +198,7 @@ class StageConfig(Config):
     """
 
     heads: list[str] = Field(description="heads that exist in this stage; default: none in task_assignment, else all")
-    lr: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    lr: Positive = Field(
         min_length=1, description=f"peak learning rate by group, of {', '.join(GROUPS)}; absent is frozen"
     )
     phases: list[PhaseConfig] = Field(min_length=1, description="phases, run in this order")
@@ -262,14 +263,14 @@ class StageConfig(Config):
 class TrainConfig(Config):
     """Where and how training runs; nothing here changes what is computed."""
 
-    workers: int = _execution(1, ge=1, description="number of training workers; must divide every micro_batch_size")
-    cpus_per_worker: float = _execution(0.5, ge=0, description="CPUs that Ray reserves for a worker")
-    gpus_per_worker: float = _execution(0.0, ge=0, description="GPUs that Ray reserves for a worker")
-    torch_threads: int | None = _execution(None, ge=1, description="torch threads per worker; null leaves torch's own")
-    strategy: Literal["ddp", "zero2", "zero3"] = _execution("ddp", description="how parameters are distributed")
-    log_every_steps: int = _execution(10, ge=1, description="optimizer steps between two logged rows")
-    checkpoint_every_steps: int = _execution(100, ge=1, description="optimizer steps between two checkpoints")
-    max_failures: int = _execution(2, ge=0, description="worker failures survived before the run fails")
+    workers: int = execution(1, ge=1, description="number of training workers; must divide every micro_batch_size")
+    cpus_per_worker: float = execution(0.5, ge=0, description="CPUs that Ray reserves for a worker")
+    gpus_per_worker: float = execution(0.0, ge=0, description="GPUs that Ray reserves for a worker")
+    torch_threads: int | None = execution(None, ge=1, description="torch threads per worker; null leaves torch's own")
+    strategy: Literal["ddp", "zero2", "zero3"] = execution("ddp", description="how parameters are distributed")
+    log_every_steps: int = execution(10, ge=1, description="optimizer steps between two logged rows")
+    checkpoint_every_steps: int = execution(100, ge=1, description="optimizer steps between two checkpoints")
+    max_failures: int = execution(2, ge=0, description="worker failures survived before the run fails")
 
 
 class EvaluationConfig(Config):
@@ -279,7 +280,7 @@ class EvaluationConfig(Config):
         default=["val", "test", "unseen"], min_length=1, description=f"parts, of {', '.join(PARTS)}"
     )
     limit_per_task: int | None = Field(default=None, ge=1, description="samples per task and part; null takes all")
-    batch_size: int = _execution(8, ge=1, description="samples decoded together")
+    batch_size: int = execution(8, ge=1, description="samples decoded together")
     max_new_tokens: int = Field(default=64, ge=1, description="longest answer, tokens")
     gallery_size: int = Field(default=12, ge=0, description="predictions drawn on frames, per part")
 
@@ -292,9 +293,9 @@ class EvaluationConfig(Config):
 class TrackingConfig(Config):
     """Where runs and models are recorded."""
 
-    uri: str | None = _execution(None, description="MLflow tracking URI; null is a sqlite file under work_uri")
-    experiment: str = _execution("tpo", min_length=1, description="MLflow experiment")
-    model_name: str = _execution("tpo", min_length=1, description="name in the model registry")
+    uri: str | None = execution(None, description="MLflow tracking URI; null is a sqlite file under work_uri")
+    experiment: str = execution("tpo", min_length=1, description="MLflow experiment")
+    model_name: str = execution("tpo", min_length=1, description="name in the model registry")
 
 
 class GateConfig(Config):
@@ -318,7 +319,7 @@ def fill_stage_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     Shared by the schema and by overrides, so that `stages.multitask.lr.lora=1e-5` changes one rate of the default
     table instead of freezing all others. Leaves malformed input alone: validation names what is wrong with it.
     """
-    stages, model = raw.get("stages"), raw.get("model")
+    stages, model = drop_nulls(raw.get("stages")), raw.get("model")
     if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
         return raw
     model_heads = model["heads"] if isinstance(model, dict) and "heads" in model else list(HEADS)
@@ -326,7 +327,10 @@ def fill_stage_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     for name, stage in stages.items():
         heads = {"heads": [] if name == "task_assignment" else model_heads, **stage}["heads"]
         held = heads if isinstance(heads, list) else []
-        rates = {g: v for g, v in STAGE_LR.get(name, {}).items() if g not in HEAD_GROUPS or HEAD_GROUPS[g] in held}
+        absent = {group for group, head in HEAD_GROUPS.items() if head not in held}
+        if not held:
+            absent.add("task_vectors")
+        rates = {group: rate for group, rate in STAGE_LR.get(name, {}).items() if group not in absent}
         filled[name] = {"heads": heads, "lr": rates, **stage}
     return {**raw, "stages": filled}
 
@@ -334,15 +338,15 @@ def fill_stage_defaults(raw: dict[str, Any]) -> dict[str, Any]:
 class Recipe(Config):
     """A whole run, validated before anything is spent."""
 
-    name: str = _execution(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the recipe")
+    name: str = execution(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the recipe")
     seed: int = Field(default=0, ge=0, description="seed of sample order, initialisation and dropout")
-    work_uri: str = _execution(min_length=1, description="where results go; default runs/<name>")
+    work_uri: str = execution(min_length=1, description="where results go; default runs/<name>")
     data: DataConfig = Field(description="data")
     model: ModelConfig = Field(description="model")
     stages: dict[str, StageConfig] = Field(min_length=1, description=f"stages, run in this order: {', '.join(STAGES)}")
-    train: TrainConfig = _execution(default_factory=TrainConfig, description="where and how training runs")
+    train: TrainConfig = execution(default_factory=TrainConfig, description="where and how training runs")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="evaluation")
-    tracking: TrackingConfig = _execution(default_factory=TrackingConfig, description="tracking")
+    tracking: TrackingConfig = execution(default_factory=TrackingConfig, description="tracking")
     promotion: PromotionConfig = Field(default_factory=PromotionConfig, description="promotion")
 
     @model_validator(mode="before")
@@ -373,22 +377,3 @@ class Recipe(Config):
                         f".micro_batch_size {phase.micro_batch_size}"
                     )
         return self
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """The JSON form of a section without its execution fields: what enters a fingerprint."""
-    return {
-        name: _plain(getattr(config, name))
-        for name, field in type(config).model_fields.items()
-        if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("execution"))
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Config):
-        return identity(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

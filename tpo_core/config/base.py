@@ -1,0 +1,35 @@
+"""What every section of a recipe shares, and which of its fields identify a result."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Base of every section: frozen, unknown keys refused, NaN and infinity refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+def execution(default: Any = ..., **field: Any) -> Any:
+    """A field that says where or how a run is carried out: `identity` drops it. Arguments as of pydantic's Field."""
+    return Field(default, json_schema_extra={"execution": True}, **field)
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The JSON form of a section without its execution fields: what enters a fingerprint."""
+    return {
+        name: _plain(getattr(config, name))
+        for name, field in type(config).model_fields.items()
+        if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("execution"))
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return identity(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
