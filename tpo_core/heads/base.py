@@ -3,8 +3,8 @@
 A head reads one hidden vector of the language model (the state at its slot token), looks at the visual context, and
 answers in the units of the media. Module, loss and decoding of ONE task live in one file of this package.
 
-Shape letters: N samples that carry a slot (one slot a sample), B batch (N == B here), T stored frames, P patches of a
-frame, D vision width, C language-model width, H/W pixels, K spans.
+Shape letters: N samples that carry a slot (one slot a sample), B batch (N == B here), T stored frames, C a width,
+H/W pixels. In patches_BTNC alone, N counts the patches of a frame.
 """
 
 from dataclasses import dataclass, field, fields
@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from tpo_core.config.schema import ModelConfig
+
 
 def move(value: Any, device: torch.device | str) -> Any:
-    """`value` on `device`: a tensor, a (list of) tensor(s), or a dataclass with its own `to`; anything else as it is."""
+    """`value` on `device`: a tensor, a (list of) tensor(s), or a `Movable`; anything else as it is."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, list):
@@ -35,14 +37,14 @@ class Movable:
 class HeadContext(Movable):
     """What a head may look at besides its hidden vector. Rows are aligned with the rows of hidden_NC.
 
-    patches_BTPD: features of the vision tower, the layer that feeds the connector; row-major patches.
-    grid_hw: patches per column and row, P == grid_hw[0] * grid_hw[1].
+    patches_BTNC: N patches (row-major) of C channels, the layer of the vision tower that feeds the connector.
+    grid_hw: patches per column and per row, N == grid_hw[0] * grid_hw[1].
     pixels_BTCHW: normalised pixels as the vision tower saw them.
     frame_mask_BT: bool, False on padding frames. times_s_BT: time of each frame, seconds on the media's timeline.
     duration_s_B: seconds. size_wh_B2: width and height of the original media, pixels.
     """
 
-    patches_BTPD: Tensor
+    patches_BTNC: Tensor
     grid_hw: tuple[int, int]
     pixels_BTCHW: Tensor
     frame_mask_BT: Tensor
@@ -140,6 +142,11 @@ class TaskHead(nn.Module):
     name: ClassVar[str]
     begin: ClassVar[str]
     slot: ClassVar[str]
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, hidden_size: int, vision_size: int) -> Self:
+        """The head of a recipe; hidden_size: width of the language model, vision_size: width of the patch features."""
+        raise NotImplementedError
 
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: Any) -> HeadOutput:
         """Losses of the N samples. hidden_NC is fp32; `targets` is the dataclass of the task."""
