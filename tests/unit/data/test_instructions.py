@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,9 +36,10 @@ def test_the_answers_of_the_paper():
 
 
 def test_the_choice_is_the_same_in_another_process():
-    code = "from tpo_core.data.instructions import render; print([render('box', 'a', f'd/{i}')[0] for i in range(20)], end='')"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert other == str([render("box", "a", f"d/{i}")[0] for i in range(20)])
+    code = "from tpo_core.data.instructions import render; print([render('box', 'a', f'd/{i}')[0] for i in range(20)])"
+    root = Path(__file__).resolve().parents[3]
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
+    assert other.strip() == str([render("box", "a", f"d/{i}")[0] for i in range(20)])
 
 
 def caption(kind, *turns):
