@@ -1,0 +1,146 @@
+"""Nothing counts before _SUCCESS, and _SUCCESS comes last."""
+
+import errno
+import os
+
+import pytest
+
+from tpo_core.errors import TpoError
+from tpo_core.storage import local, s3, uri
+from tpo_core.storage.commit import commit, fetch, is_committed
+
+FILES = {"a.txt": b"one", "sub/b.bin": b"two"}
+
+
+@pytest.fixture
+def staging(tmp_path):
+    root = tmp_path / "work" / "x.partial"
+    for name, data in FILES.items():
+        uri.write_bytes(root / name, data)
+    return root
+
+
+@pytest.fixture(params=["disk", "s3"])
+def target(request, tmp_path) -> str:
+    return str(tmp_path / "work" / "x") if request.param == "disk" else request.getfixturevalue("bucket") + "/work/x"
+
+
+def test_commit_moves_everything_and_marks_it(staging, target):
+    commit(staging, target)
+    assert is_committed(target)
+    assert {name: uri.read_bytes(uri.join(target, name)) for name in FILES} == FILES
+    assert not staging.exists()
+
+
+def test_a_folder_without_the_mark_is_replaced(staging, target):
+    uri.write_bytes(uri.join(target, "half.txt"), b"half")
+    assert not is_committed(target)
+    commit(staging, target)
+    assert uri.list_names(target) == ["_SUCCESS", "a.txt", "sub"]
+
+
+def test_a_committed_folder_is_never_overwritten(staging, target):
+    uri.write_bytes(uri.join(target, "_SUCCESS"), b"")
+    with pytest.raises(TpoError, match="is committed already"):
+        commit(staging, target)
+    assert (staging / "a.txt").exists()
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_nothing_committed(staging, tmp_path, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(TpoError, match=r"^disk full while writing .*x\.partial.*\d+ bytes free"):
+            commit(staging, tmp_path / "work" / "x")
+    assert not is_committed(tmp_path / "work" / "x")
+    assert not is_committed(staging)
+    commit(staging, tmp_path / "work" / "x")
+    assert is_committed(tmp_path / "work" / "x")
+
+
+def test_a_disk_that_fills_up_at_the_last_rename_leaves_nothing_committed(staging, tmp_path, monkeypatch):
+    real = os.replace
+
+    def full(source, target):
+        if str(source).endswith(".partial"):
+            raise OSError(errno.ENOSPC, "no space")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(TpoError, match="disk full"):
+        commit(staging, tmp_path / "work" / "x")
+    assert not is_committed(staging)
+    assert (staging / "sub" / "b.bin").read_bytes() == b"two"
+
+
+def test_every_file_is_synced_before_the_mark_is_written(staging, tmp_path, monkeypatch):
+    synced = []
+    real_sync, real_write = local.sync, local.write_bytes
+    monkeypatch.setattr(local, "sync", lambda path: (synced.append(path.name), real_sync(path)))
+    monkeypatch.setattr(local, "write_bytes", lambda *args: (synced.append("MARK"), real_write(*args)))
+    commit(staging, tmp_path / "work" / "x")
+    assert {"a.txt", "b.bin", "sub"} <= set(synced[: synced.index("MARK")])
+
+
+def test_on_s3_the_mark_is_uploaded_last(staging, bucket, monkeypatch):
+    sent = []
+    client = s3.client()
+    real = client.upload_file
+    monkeypatch.setattr(client, "upload_file", lambda path, *args: (sent.append(args[-1]), real(path, *args)))
+    commit(staging, f"{bucket}/work/x")
+    assert sent == ["work/x/a.txt", "work/x/sub/b.bin", "work/x/_SUCCESS"]
+
+
+def test_an_upload_that_breaks_leaves_nothing_committed(staging, bucket, monkeypatch):
+    client = s3.client()
+    real = client.upload_file
+
+    def breaks(path, *args):
+        if path.endswith("b.bin"):
+            raise ConnectionResetError("gone")
+        real(path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "upload_file", breaks)
+        with pytest.raises(ConnectionResetError):
+            commit(staging, f"{bucket}/work/x")
+    assert not is_committed(f"{bucket}/work/x")
+    assert not is_committed(staging)
+    commit(staging, f"{bucket}/work/x")
+    assert is_committed(f"{bucket}/work/x")
+
+
+def test_fetch_gives_a_local_folder_itself(staging):
+    assert fetch(staging) == staging
+    assert fetch(f"file://{staging}") == staging
+
+
+def test_fetch_copies_from_s3_once(staging, bucket, monkeypatch):
+    commit(staging, f"{bucket}/work/x")
+    copy = fetch(f"{bucket}/work/x")
+    assert {name: (copy / name).read_bytes() for name in FILES} == FILES
+    monkeypatch.setattr(s3, "download_tree", None)
+    assert fetch(f"{bucket}/work/x") == copy
+
+
+def test_fetch_refuses_what_is_not_committed(bucket):
+    uri.write_bytes(f"{bucket}/work/x/a.txt", b"half")
+    with pytest.raises(FileNotFoundError, match="not committed"):
+        fetch(f"{bucket}/work/x")
+
+
+def test_an_interrupted_fetch_is_made_again(staging, bucket, monkeypatch):
+    commit(staging, f"{bucket}/work/x")
+
+    def breaks(_, root):
+        uri.write_bytes(root / "a.txt", b"ha")
+        raise ConnectionResetError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "download_tree", breaks)
+        with pytest.raises(ConnectionResetError):
+            fetch(f"{bucket}/work/x")
+    assert (fetch(f"{bucket}/work/x") / "a.txt").read_bytes() == b"one"

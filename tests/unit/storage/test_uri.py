@@ -1,0 +1,143 @@
+"""The same behaviour on a disk and on S3."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from tpo_core.errors import TpoError
+from tpo_core.storage import local, uri
+
+
+@pytest.fixture(params=["path", "file", "s3"])
+def root(request, tmp_path) -> str:
+    if request.param == "s3":
+        return request.getfixturevalue("bucket") + "/deep/er"
+    return str(tmp_path) if request.param == "path" else f"file://{tmp_path}"
+
+
+def test_bytes_come_back_and_are_replaced(root):
+    name = uri.join(root, "a", "b.bin")
+    assert not uri.exists(name)
+    uri.write_bytes(name, b"\x00one")
+    uri.write_bytes(name, b"two")
+    assert uri.read_bytes(name) == b"two"
+    assert uri.exists(name)
+    assert uri.exists(uri.join(root, "a"))
+
+
+def test_json_keeps_the_order_of_keys(root):
+    value = {"b": [1, 2.5, None], "a": {"c": "text"}}
+    uri.write_json(uri.join(root, "x.json"), value)
+    back = uri.read_json(uri.join(root, "x.json"))
+    assert (back, list(back)) == (value, ["b", "a"])
+    with pytest.raises(ValueError, match="JSON"):
+        uri.write_json(uri.join(root, "y.json"), {"loss": float("nan")})
+    assert not uri.exists(uri.join(root, "y.json"))
+
+
+def test_what_is_not_there_is_not_there(root):
+    with pytest.raises(FileNotFoundError):
+        uri.read_bytes(uri.join(root, "none"))
+    with pytest.raises(FileNotFoundError):
+        uri.size_bytes(uri.join(root, "none"))
+    assert uri.list_names(uri.join(root, "none")) == []
+    uri.delete(uri.join(root, "none"))
+
+
+def test_names_are_direct_children_only(root):
+    for name in ("z.txt", "b/inner.txt", "b/c/deep.txt", "a.txt"):
+        uri.write_bytes(uri.join(root, name), b"12")
+    assert uri.list_names(root) == ["a.txt", "b", "z.txt"]
+    assert uri.list_names(uri.join(root, "b")) == ["c", "inner.txt"]
+
+
+def test_sizes_add_up_below_a_folder_but_not_beside_it(root):
+    uri.write_bytes(uri.join(root, "run/a"), b"123")
+    uri.write_bytes(uri.join(root, "run/b/c"), b"4567")
+    uri.write_bytes(uri.join(root, "run.other"), b"8")
+    assert uri.size_bytes(uri.join(root, "run")) == 7
+    assert uri.size_bytes(uri.join(root, "run/a")) == 3
+
+
+def test_delete_takes_a_folder_and_leaves_its_namesake(root):
+    for name in ("run/a", "run/b/c", "runs/a"):
+        uri.write_bytes(uri.join(root, name), b"1")
+    uri.delete(uri.join(root, "run"))
+    assert not uri.exists(uri.join(root, "run"))
+    assert uri.exists(uri.join(root, "runs/a"))
+
+
+def test_write_new_lets_only_the_first_in(root):
+    name = uri.join(root, "x", "lease")
+    assert uri.write_new(name, b"first")
+    assert not uri.write_new(name, b"second")
+    assert uri.read_bytes(name) == b"first"
+    assert uri.list_names(uri.join(root, "x")) == ["lease"]
+
+
+@pytest.mark.parametrize(
+    ("base", "parts", "joined"),
+    [
+        ("runs", ("a", "b"), "runs/a/b"),
+        ("runs/", ("a/b",), "runs/a/b"),
+        ("s3://bucket", ("a",), "s3://bucket/a"),
+        ("s3://bucket/x/", ("a",), "s3://bucket/x/a"),
+        ("file:///data", ("a",), "file:///data/a"),
+        ("s3://bucket", ("/abs", "a"), "/abs/a"),
+        ("runs", ("s3://bucket/x",), "s3://bucket/x"),
+        ("/", ("a",), "/a"),
+        (Path("runs"), (), "runs"),
+    ],
+)
+def test_join(base, parts, joined):
+    assert uri.join(base, *parts) == joined
+
+
+def test_an_unknown_scheme_is_named():
+    with pytest.raises(TpoError, match="unknown storage gs://; use a path, file:// or s3://"):
+        uri.exists("gs://bucket/x")
+
+
+def test_file_uris_are_unquoted(tmp_path):
+    uri.write_bytes(f"file://{tmp_path}/a%20b", b"x")
+    assert (tmp_path / "a b").read_bytes() == b"x"
+
+
+def test_sha256_of_a_file(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc" * 100_000)
+    assert uri.sha256_file(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path, monkeypatch, call, code):
+    uri.write_bytes(tmp_path / "x", b"old")
+
+    def full(*_):
+        raise OSError(code, "no space")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(TpoError, match=r"^disk full while writing .*x \(\d+ bytes free on its disk\)"):
+        uri.write_bytes(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert uri.list_names(tmp_path) == ["x"]
+
+
+def test_other_disk_errors_are_not_renamed(tmp_path):
+    with pytest.raises(PermissionError), local.disk_full_told(tmp_path):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_free_space_is_told_for_a_folder_not_made_yet(tmp_path):
+    with pytest.raises(TpoError, match="bytes free"), local.disk_full_told(tmp_path / "not" / "yet"):
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_scratch_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("TPO_SCRATCH", str(tmp_path))
+    assert uri.scratch_dir() == tmp_path
+    monkeypatch.delenv("TPO_SCRATCH")
+    assert uri.scratch_dir().name == "tpo"

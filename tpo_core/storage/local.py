@@ -1,0 +1,123 @@
+"""Files on a mounted disk. The functions of `tpo_core.storage.uri`, for bare paths and file:// URIs."""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+from tpo_core.errors import TpoError
+
+
+def to_path(uri: str) -> Path:
+    """The path behind a bare path or a file:// URI."""
+    return Path(unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri)
+
+
+@contextmanager
+def disk_full_told(path: Path) -> Iterator[None]:
+    """Turn "no space left" and "quota exceeded" into one line that says where and how many bytes are free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        free = shutil.disk_usage(there).free
+        raise TpoError(
+            f"disk full while writing {path} ({free} bytes free on its disk): free some space, then run again"
+        ) from error
+
+
+def exists(uri: str) -> bool:
+    return to_path(uri).exists()
+
+
+def read_bytes(uri: str) -> bytes:
+    return to_path(uri).read_bytes()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Atomic and durable: written aside, synced, then renamed over."""
+    path = to_path(uri)
+    with disk_full_told(path):
+        _replace(path, data)
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Write a file that must not be there yet; False, and nothing changed, if it is."""
+    path = to_path(uri)
+    with disk_full_told(path):
+        aside = _write_aside(path, data)
+        try:
+            os.link(aside, path)  # unlike rename, link refuses an existing name, on NFS too
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink()
+    return True
+
+
+def list_names(uri: str) -> list[str]:
+    path = to_path(uri)
+    return sorted(os.listdir(path)) if path.is_dir() else []
+
+
+def size_bytes(uri: str) -> int:
+    path = to_path(uri)
+    if path.is_dir():
+        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    return path.stat().st_size
+
+
+def delete(uri: str) -> None:
+    path = to_path(uri)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync_tree(root: Path) -> None:
+    """Have the disk hold every file and name below `root`; a full disk may show only now."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    aside = _write_aside(path, data)
+    try:
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink()
+        raise
+    sync(path.parent)
+
+
+def _write_aside(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.aside")
+    try:
+        with aside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(FileNotFoundError):
+            aside.unlink()
+        raise
+    return aside
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold one file, or the names in one folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,150 @@
+"""Objects in S3 or anything that speaks it. The functions of `tpo_core.storage.uri`, for s3://bucket/key.
+
+AWS_ENDPOINT_URL, credentials and region come from the environment as boto3 reads them. A request is tried at most
+8 times, with 10 s to connect and 60 s to answer each; large files go in parts of boto3's transfer manager.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+from boto3.exceptions import S3UploadFailedError
+from botocore.config import Config
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+
+from tpo_core.errors import TpoError
+
+REFUSALS = {
+    "NoSuchBucket": "there is no such bucket",
+    "AccessDenied": "access denied; check the credentials and the bucket's policy",
+    "403": "access denied; check the credentials and the bucket's policy",
+    "InvalidAccessKeyId": "unknown access key; check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "wrong secret key; check AWS_SECRET_ACCESS_KEY",
+}
+ABSENT = ("404", "NoSuchKey", "NotFound")
+
+
+@functools.cache
+def client() -> Any:
+    """One client a process; boto3 clients are thread-safe."""
+    retries = {"mode": "standard", "total_max_attempts": 8}
+    return boto3.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of s3://bucket/key."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise TpoError(f"{uri!r} names no bucket: write s3://bucket/path")
+    return bucket, key.rstrip("/")
+
+
+def exists(uri: str) -> bool:
+    bucket, key = split(uri)
+    with _told(uri):
+        return any(each == key or each.startswith(f"{key}/") for each, _ in _objects(bucket, key))
+
+
+def read_bytes(uri: str) -> bytes:
+    """FileNotFoundError for an object that is not there, as for a local file."""
+    bucket, key = split(uri)
+    with _told(uri):
+        return client().get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """A put is atomic: readers see the old object or the new one."""
+    bucket, key = split(uri)
+    with _told(uri):
+        client().put_object(Bucket=bucket, Key=key, Body=data)
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Write an object that must not be there yet; False, and nothing changed, if it is."""
+    bucket, key = split(uri)
+    with _told(uri):
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
+                return False
+            raise
+    return True
+
+
+def list_names(uri: str) -> list[str]:
+    bucket, key = split(uri)
+    prefix = f"{key}/" if key else ""
+    with _told(uri):
+        names = set()
+        pages = client().get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
+            names |= {each["Prefix"].removeprefix(prefix).rstrip("/") for each in page.get("CommonPrefixes", [])}
+            names |= {each["Key"].removeprefix(prefix) for each in page.get("Contents", [])}
+    return sorted(names - {""})
+
+
+def size_bytes(uri: str) -> int:
+    bucket, key = split(uri)
+    with _told(uri):
+        sizes = [size for each, size in _objects(bucket, key) if each == key or each.startswith(f"{key}/")]
+    if not sizes:
+        raise FileNotFoundError(uri)
+    return sum(sizes)
+
+
+def delete(uri: str) -> None:
+    bucket, key = split(uri)
+    with _told(uri):
+        for each, _ in list(_objects(bucket, key)):
+            if each == key or each.startswith(f"{key}/"):
+                client().delete_object(Bucket=bucket, Key=each)
+
+
+def upload_tree(root: Path, uri: str, *, last: str) -> None:
+    """Upload every file below `root`; the one named `last` goes when all others have arrived."""
+    bucket, key = split(uri)
+    files = sorted(each for each in root.rglob("*") if each.is_file())
+    with _told(uri):
+        for file in sorted(files, key=lambda each: each == root / last):
+            client().upload_file(str(file), bucket, f"{key}/{file.relative_to(root).as_posix()}")
+
+
+def download_tree(uri: str, root: Path) -> None:
+    """Download every object below `uri` to the folder `root`."""
+    bucket, key = split(uri)
+    with _told(uri):
+        for each, _ in _objects(bucket, f"{key}/"):
+            target = root / each.removeprefix(f"{key}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            client().download_file(bucket, each, str(target))
+
+
+def _objects(bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
+    """Key and size of all objects below a prefix."""
+    for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for each in page.get("Contents", []):
+            yield each["Key"], each["Size"]
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Turn what a user can mend into one line, and an absent object into FileNotFoundError."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ABSENT:
+            raise FileNotFoundError(uri) from error
+        if code not in REFUSALS:
+            raise
+        raise TpoError(f"{uri}: {REFUSALS[code]}") from error
+    except NoCredentialsError as error:
+        raise TpoError(f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+    except EndpointConnectionError as error:
+        raise TpoError(f"{uri}: the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network") from error
+    except S3UploadFailedError as error:
+        raise TpoError(f"{uri}: upload failed: {' '.join(str(error).split())}") from error

@@ -1,0 +1,108 @@
+"""Read and write what a URI names: a bare path, file:// or s3://.
+
+Every write is atomic: a reader sees the old content or the new, never a part. Names are joined with `/`.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from tpo_core.errors import TpoError
+from tpo_core.storage import local
+
+
+class Store(Protocol):
+    """What a kind of storage offers; a module can be one."""
+
+    def exists(self, uri: str) -> bool: ...
+    def read_bytes(self, uri: str) -> bytes: ...
+    def write_bytes(self, uri: str, data: bytes) -> None: ...
+    def write_new(self, uri: str, data: bytes) -> bool: ...
+    def list_names(self, uri: str) -> list[str]: ...
+    def size_bytes(self, uri: str) -> int: ...
+    def delete(self, uri: str) -> None: ...
+
+
+def is_local(uri: str | Path) -> bool:
+    """True for a bare path or file://. TpoError for a scheme that is not known."""
+    scheme, sign, _ = str(uri).partition("://")
+    if sign and scheme not in ("file", "s3"):
+        raise TpoError(f"{uri}: unknown storage {scheme}://; use a path, file:// or s3://")
+    return not sign or scheme == "file"
+
+
+def _store(uri: str | Path) -> Store:
+    if is_local(uri):
+        return local
+    from tpo_core.storage import s3  # boto3 takes 0.3 s to import, and most runs are local
+
+    return s3
+
+
+def join(base: str | Path, *parts: str) -> str:
+    """`base/part/...`; a part that is absolute or a URI itself replaces all before it."""
+    joined = str(base)
+    for part in parts:
+        if "://" in part or part.startswith("/"):
+            joined = part
+        else:
+            joined = f"{joined.rstrip('/')}/{part}" if joined != "/" else f"/{part}"
+    return joined
+
+
+def exists(uri: str | Path) -> bool:
+    """True for a file and for a folder with something in it (a local folder may be empty)."""
+    return _store(uri).exists(str(uri))
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """The whole content. FileNotFoundError if there is none."""
+    return _store(uri).read_bytes(str(uri))
+
+
+def write_bytes(uri: str | Path, data: bytes) -> None:
+    """Replace the content atomically, parent folders made. TpoError when the disk is full."""
+    _store(uri).write_bytes(str(uri), data)
+
+
+def write_new(uri: str | Path, data: bytes) -> bool:
+    """Write where nothing is yet; False if something is. Of two at once, one gets True."""
+    return _store(uri).write_new(str(uri), data)
+
+
+def read_json(uri: str | Path) -> Any:
+    """Parsed JSON. FileNotFoundError if there is none, ValueError if it is not JSON."""
+    return json.loads(read_bytes(uri))
+
+
+def write_json(uri: str | Path, value: Any) -> None:
+    """Write JSON for people to read: indented, keys in the given order, NaN refused."""
+    write_bytes(uri, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def list_names(uri: str | Path) -> list[str]:
+    """Sorted names directly below a folder; empty if it is not there."""
+    return _store(uri).list_names(str(uri))
+
+
+def size_bytes(uri: str | Path) -> int:
+    """Bytes of a file, or of all files below a folder. FileNotFoundError if there is neither."""
+    return _store(uri).size_bytes(str(uri))
+
+
+def delete(uri: str | Path) -> None:
+    """Remove a file or a folder with all below it; nothing happens if it is not there."""
+    _store(uri).delete(str(uri))
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex digest of a local file, read in blocks."""
+    with open(local.to_path(str(path)), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def scratch_dir() -> Path:
+    """Local folder for staging and copies of remote results: $TPO_SCRATCH, else ~/.cache/tpo."""
+    return Path(os.environ["TPO_SCRATCH"]) if "TPO_SCRATCH" in os.environ else Path.home() / ".cache" / "tpo"
