@@ -1,0 +1,131 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg in the `refer` layout: one sample a sentence.
+
+Format: https://github.com/lichengunc/refer. `refs(<split_by>).p` is a Python 2 pickle: it is opened by an unpickler
+that builds containers and scalars only. Images are named by `instances.json` (the names in refs carry an extra `_<n>`).
+Boxes are COCO's (left, top, width, height), 0-based; polygons give the mask.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tpo_core.data.readers.base import (
+    LABELS,
+    Option,
+    Reader,
+    Reject,
+    at,
+    below,
+    fill,
+    grounded_turns,
+    raw_json,
+    read_json_file,
+    require,
+)
+from tpo_core.data.rle import from_coco
+from tpo_core.data.sample import Media, Provenance, Sample, Target
+from tpo_core.errors import TpoError
+from tpo_core.storage.uri import exists, join, read_bytes
+
+NAME = "refcoco"
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Refuses every class and function, so that a pickle can only hold containers and scalars."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which annotations do not need")
+
+
+def _load_refs(root: str, path: str) -> list[dict[str, Any]]:
+    uri = require(root, path, NAME)
+    try:
+        refs = _PlainUnpickler(io.BytesIO(read_bytes(uri)), encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
+        raise TpoError(f"{NAME}: {uri} is not a pickle of plain annotations ({error}); refusing to load it") from error
+    if not isinstance(refs, list):
+        raise TpoError(f"{NAME}: {uri} holds no list of refs; is it the annotation file?")
+    return refs
+
+
+def _instances(root: str, path: str) -> tuple[dict[int, Any], dict[int, Any]]:
+    """The images and the annotations of a COCO file, by id."""
+    content = read_json_file(root, path, NAME)
+    try:
+        images, annotations = content["images"], content["annotations"]
+        return {item["id"]: item for item in images}, {item["id"]: item for item in annotations}
+    except (KeyError, TypeError) as error:
+        raise TpoError(f"{NAME}: {path} lacks {error}; expected COCO instances with images and annotations") from error
+
+
+def _target(annotation: dict[str, Any], image: dict[str, Any], with_mask: bool) -> Target:
+    left, top, width, height = (float(value) for value in annotation["bbox"])
+    shape = annotation.get("segmentation") if with_mask else None
+    mask = from_coco(shape, image["height"], image["width"]) if shape else None
+    box = (left, top, left + width, top + height)
+    return Target("box", object_id=str(annotation["id"]), box=box, rle=mask)
+
+
+def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
+    dataset, name = options["dataset"], f"refs({options['split_by']}).p"
+    folder = below(options["labels"], dataset)
+    if not exists(join(root, folder, name)) and exists(join(root, below(options["labels"], name))):
+        folder = options["labels"]  # the root is the folder of the dataset itself
+    source = below(folder, name)
+    refs = _load_refs(root, source)
+    splits = sorted({str(ref.get("split")) for ref in refs})
+    if refs and split not in splits:
+        raise TpoError(f"{NAME}: {source} has no split {split!r}; it has {', '.join(splits)}")
+    images, annotations = _instances(root, below(folder, "instances.json"))
+    for row, ref in enumerate(refs):
+        if ref.get("split") != split:
+            continue
+        try:
+            annotation = annotations[ref["ann_id"]]
+            image = images[annotation["image_id"]]
+            target = _target(annotation, image, options["masks"] == "yes")
+        except (KeyError, ValueError, TypeError) as error:
+            yield Reject(at(source, row), "bad_record", f"ref {ref.get('ref_id')}: {type(error).__name__}: {error}")
+            continue
+        media = Media(
+            fill(options["image"], name=image["file_name"], split=split),
+            "image",
+            width=image["width"],
+            height=image["height"],
+        )
+        raw = raw_json(bbox_xywh=annotation["bbox"], ref_id=ref["ref_id"], ann_id=ref["ann_id"])
+        for sentence in ref["sentences"]:
+            expression = sentence["sent"].strip()
+            sample_id = f"{dataset}/{split}/{sentence['sent_id']}"
+            yield Sample(
+                sample_id=sample_id,
+                dataset=dataset,
+                split=split,
+                task="box",
+                media=(media,),
+                turns=grounded_turns("box", expression, sample_id),
+                targets=(replace(target, label=expression),),
+                provenance=Provenance(
+                    source_file=source, row=row, native_id=str(sentence["sent_id"]), reader=NAME, raw=raw
+                ),
+            )
+
+
+READER = Reader(
+    name=NAME,
+    summary="RefCOCO, RefCOCO+, RefCOCOg: a box (and mask) of a phrase in an image",
+    layout="<dataset>/refs(<split_by>).p, <dataset>/instances.json, images/train2014/COCO_train2014_*.jpg",
+    default_split="train",
+    parse=_parse,
+    options={
+        "labels": LABELS,
+        "dataset": Option("refcoco", "folder of the dataset: refcoco, refcoco+, refcocog"),
+        "split_by": Option("unc", "author of the split: unc (refcoco, refcoco+), umd or google (refcocog)"),
+        "image": Option("images/train2014/{name}", "path of an image below the root"),
+        "masks": Option("yes", "whether to fill the polygons (about 1 ms a phrase)", ("yes", "no")),
+    },
+)
