@@ -1,0 +1,119 @@
+"""A live lease refuses, a stale one is taken over, and the loser learns of it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tpo_core.errors import TpoError
+from tpo_core.execution import lease as leases
+from tpo_core.execution.lease import STALE_S, Lease
+from tpo_core.storage import uri as uris
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def take(tmp_path, said):
+    return lambda now=NOW: Lease(str(tmp_path / "x.lease"), echo=said.append, clock=lambda: now)
+
+
+def held_by(tmp_path, *, host: str, pid: int, time: float = NOW) -> None:
+    uris.write_json(tmp_path / "x.lease", {"token": "other", "pid": pid, "host": host, "time": time})
+
+
+def ended_pid() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_a_lease_is_there_while_held_and_gone_afterwards(take, tmp_path, said):
+    with take() as lease:
+        assert lease.held()
+        assert uris.read_json(tmp_path / "x.lease")["pid"] == os.getpid()
+    assert uris.list_names(tmp_path) == []
+    assert said == []
+
+
+def test_it_is_given_back_when_the_work_fails(take, tmp_path):
+    with pytest.raises(KeyError), take():
+        raise KeyError("work")
+    assert uris.list_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()])
+def test_a_live_process_is_not_disturbed(take, tmp_path, host):
+    held_by(tmp_path, host=host, pid=os.getppid(), time=NOW - 4)
+    with pytest.raises(TpoError, match=rf"x is being made by pid {os.getppid()} on {host} \(alive 4 s ago\)"):
+        take().__enter__()
+    assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
+
+
+def test_a_silent_process_elsewhere_is_taken_over(take, tmp_path, said):
+    held_by(tmp_path, host="elsewhere", pid=7, time=NOW - STALE_S)
+    with take() as lease:
+        assert lease.held()
+    assert said == ["lease of pid 7 on elsewhere is stale (silent for 60 s), taken over"]
+
+
+def test_a_process_of_this_host_that_is_gone_is_taken_over_at_once(take, tmp_path, said):
+    held_by(tmp_path, host=socket.gethostname(), pid=ended_pid(), time=NOW)
+    with take() as lease:
+        assert lease.held()
+    assert "taken over" in said[0]
+
+
+def test_a_restarted_container_with_the_same_pid_takes_over_at_once(take, tmp_path):
+    held_by(tmp_path, host=socket.gethostname(), pid=os.getpid(), time=NOW)
+    with take() as lease:
+        assert lease.held()
+
+
+def test_a_beat_renews_the_time(tmp_path, said):
+    times = iter([NOW, NOW + 10])
+    with Lease(str(tmp_path / "x.lease"), echo=said.append, clock=lambda: next(times)) as lease:
+        lease.beat()
+        assert uris.read_json(tmp_path / "x.lease")["time"] == NOW + 10
+
+
+def test_who_lost_the_lease_neither_beats_nor_deletes(take, tmp_path):
+    with take() as lease:
+        held_by(tmp_path, host="elsewhere", pid=7)
+        assert not lease.held()
+        lease.beat()
+    assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
+
+
+def test_of_two_that_take_over_at_once_one_is_refused(take, tmp_path, monkeypatch):
+    held_by(tmp_path, host="elsewhere", pid=7, time=0)
+    monkeypatch.setattr(uris, "write_new", lambda *_: False)
+    with pytest.raises(TpoError, match="just been taken by another process"):
+        take().__enter__()
+
+
+def test_a_missed_beat_is_told_and_the_next_one_is_tried(take, said, monkeypatch):
+    lease = take()
+    waits = iter([False, False, True])
+    monkeypatch.setattr(lease._released, "wait", lambda _: next(waits))
+    tries = []
+
+    def fails():
+        tries.append(1)
+        raise OSError("network")
+
+    monkeypatch.setattr(lease, "beat", fails)
+    lease._beat_until_released()
+    assert len(tries) == 2
+    assert said == ["lease: no sign of life could be written: OSError: network"] * 2
+
+
+def test_the_heartbeat_leaves_room_for_missed_beats():
+    assert leases.BEAT_S * 5 < leases.STALE_S

@@ -1,0 +1,39 @@
+"""How an entry point ends: 0 done, 1 a failed run with its traceback, 2 a user's mistake in one line."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from tpo_core.errors import TpoError
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main_guard(fn: Callable[[], int | None]) -> NoReturn:
+    """Run `fn` and exit with what it returns (None is 0).
+
+    TpoError prints `error: ...` on stderr and exits 2; any other exception prints its traceback and exits 1. SIGINT
+    and SIGTERM unwind the stack, so that leases are given back and partial output stays, and exit 130 or 143.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = fn()
+    except TpoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    print("terminated: the same command goes on from here", file=sys.stderr)
+    sys.exit(TERMINATED)

@@ -1,0 +1,106 @@
+"""One process at a time makes a given output.
+
+A lease is a small file beside the output: who holds it, and when it last gave a sign of life (every 10 s). One that
+was silent for 60 s, or whose process on this host is gone, is taken over. Clocks of two hosts may differ by some 40 s.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+
+from tpo_core.errors import TpoError
+from tpo_core.storage import uri as uris
+
+BEAT_S = 10.0
+STALE_S = 60.0
+
+
+class Lease:
+    """Context manager that holds a lease, or raises TpoError when a live process does."""
+
+    def __init__(self, uri: str, *, echo: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+        self._uri = uri
+        self._echo = echo
+        self._clock = clock
+        self._token = uuid.uuid4().hex
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_released, name="lease", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        if not self._claim():
+            self._take_over()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        self._thread.join()
+        if self.held():
+            uris.delete(self._uri)
+
+    def held(self) -> bool:
+        """Whether the lease is still ours; it is not when this process was silent so long that another took over."""
+        holder = self._holder()
+        return holder is not None and holder["token"] == self._token
+
+    def beat(self) -> None:
+        """Give a sign of life, unless another process has taken over."""
+        if self.held():
+            uris.write_bytes(self._uri, self._content())
+
+    def _claim(self) -> bool:
+        return uris.write_new(self._uri, self._content())
+
+    def _take_over(self) -> None:
+        holder = self._holder()
+        if holder is not None:
+            silent_s = self._clock() - holder["time"]
+            who = f"pid {holder['pid']} on {holder['host']}"
+            if not _gone(holder) and silent_s < STALE_S:
+                raise TpoError(
+                    f"{self._uri.removesuffix('.lease')} is being made by {who} (alive {max(silent_s, 0):.0f} s ago): "
+                    "wait for it or stop it"
+                )
+            self._echo(f"lease of {who} is stale (silent for {silent_s:.0f} s), taken over")
+            uris.delete(self._uri)
+        if not self._claim():
+            raise TpoError(f"{self._uri.removesuffix('.lease')} has just been taken by another process: wait for it")
+
+    def _holder(self) -> dict | None:
+        try:
+            return uris.read_json(self._uri)
+        except FileNotFoundError:
+            return None
+
+    def _content(self) -> bytes:
+        holder = {"token": self._token, "pid": os.getpid(), "host": socket.gethostname(), "time": self._clock()}
+        return json.dumps(holder).encode()
+
+    def _beat_until_released(self) -> None:
+        while not self._released.wait(BEAT_S):
+            try:
+                self.beat()
+            except Exception as error:  # a beat may be missed: the commit checks that the lease is still held
+                self._echo(f"lease: no sign of life could be written: {type(error).__name__}: {error}")
+
+
+def _gone(holder: dict) -> bool:
+    """True if the holder ran on this host and is no more; a restarted container may even have given us its pid."""
+    if holder["host"] != socket.gethostname():
+        return False
+    if holder["pid"] == os.getpid():
+        return True
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

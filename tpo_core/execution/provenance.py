@@ -1,0 +1,60 @@
+"""Who made a result, when, with which code."""
+
+import getpass
+import os
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def describe_process() -> dict[str, str | list[str] | None]:
+    """Commit, argv, host, user and Python version of this process."""
+    return {
+        "commit": commit(),
+        "argv": sys.argv,
+        "host": socket.gethostname(),
+        "user": _user(),
+        "python": sys.version.split()[0],
+    }
+
+
+def commit() -> str | None:
+    """The git commit of this code, `-dirty` appended if files differ from it.
+
+    Where there is no repository, as in a container or a Ray working directory, $TPO_COMMIT; else None.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return os.environ.get("TPO_COMMIT")
+    head = _git(root, "rev-parse", "HEAD")
+    return f"{head}-dirty" if head and _git(root, "status", "--porcelain", "--untracked-files=no") else head
+
+
+def utc_now() -> datetime:
+    """The time now, aware of its zone."""
+    return datetime.now(UTC)
+
+
+def ago(seconds: float) -> str:
+    """`3 min ago`, in the largest unit that fits."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except KeyError:  # a container may run under a number without a name
+        return f"uid {os.getuid()}"
+
+
+def _git(root: Path, *command: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, timeout=20, check=True)
+    except (FileNotFoundError, subprocess.SubprocessError):  # no git, or no commit yet: a result without one is fine
+        return None
+    return done.stdout.strip()
