@@ -8,6 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 from tpo_core.errors import TpoError
+from tpo_core.execution.messages import one_line
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -23,7 +24,7 @@ def main_guard(fn: Callable[[], int | None]) -> NoReturn:
     try:
         code = fn()
     except TpoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)

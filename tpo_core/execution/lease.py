@@ -63,12 +63,14 @@ class Lease:
         if holder is not None:
             silent_s = self._clock() - holder["time"]
             who = f"pid {holder['pid']} on {holder['host']}"
-            if not _gone(holder) and silent_s < STALE_S:
+            gone = _gone(holder)
+            if not gone and silent_s < STALE_S:
                 raise TpoError(
                     f"{self._uri.removesuffix('.lease')} is being made by {who} (alive {max(silent_s, 0):.0f} s ago): "
                     "wait for it or stop it"
                 )
-            self._echo(f"lease of {who} is stale (silent for {silent_s:.0f} s), taken over")
+            why = "which is gone" if gone else f"silent for {silent_s:.0f} s"
+            self._echo(f"taken over from {who}, {why}")
             uris.delete(self._uri)
         if not self._claim():
             raise TpoError(f"{self._uri.removesuffix('.lease')} has just been taken by another process: wait for it")

@@ -37,14 +37,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def ago(seconds: float) -> str:
-    """`3 min ago`, in the largest unit that fits."""
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"
-
-
 def _user() -> str:
     try:
         return getpass.getuser()

@@ -15,7 +15,8 @@ from tpo_core.errors import TpoError
 from tpo_core.execution.artifact import RECORD, Artifact
 from tpo_core.execution.fingerprint import canonical, differences
 from tpo_core.execution.lease import Lease
-from tpo_core.execution.provenance import ago, describe_process, utc_now
+from tpo_core.execution.messages import ago, one_line
+from tpo_core.execution.provenance import describe_process, utc_now
 from tpo_core.execution.steps import Step, StepContext, fingerprints, select
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
@@ -126,8 +127,7 @@ def _make(job: _Job, work_uri: str, inputs: dict[str, Artifact], echo: Callable[
                 result = job.step.fn(StepContext(output=job.staging, inputs=inputs, resumed=verb == "RESUME"))
             artifact = _finish(job, result, started, time.monotonic() - began_s, verb == "RESUME", lease)
         except BaseException as error:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            echo(job.line("FAIL", f"after {time.monotonic() - began_s:.1f} s: {what}"))
+            echo(job.line("FAIL", f"after {time.monotonic() - began_s:.1f} s: {one_line(error)}"))
             raise
         echo(job.line("DONE", f"in {time.monotonic() - began_s:.1f} s"))
         return artifact

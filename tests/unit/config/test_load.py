@@ -86,6 +86,24 @@ def test_rates_follow_the_heads_whatever_the_order_of_overrides():
     assert set(one.stages["vision_task"].lr) == {"lora", "task_vectors", "region_head"}
 
 
+def test_null_takes_an_entry_out_of_any_table():
+    gone = ["stages.multitask.phases.mix.mixture.chat=null", "data.sources.moments.options.fps=null"]
+    recipe = load_recipe(SMALL, gone)
+    assert set(recipe.stages["multitask"].phases[0].mixture) == {"region", "temporal", "mask"}
+    assert recipe.data.sources[1].options == {}
+
+
+def test_a_section_that_the_file_leaves_out_can_be_set():
+    recipe = load_recipe(SMALL, ["model.lora.rank=8", "model.temporal.width=64", "train.gpus_per_worker=1"])
+    assert (recipe.model.lora.rank, recipe.model.lora.alpha) == (8, 32.0)
+    assert (recipe.model.temporal.width, recipe.train.gpus_per_worker) == (64, 1.0)
+
+
+def test_gates_have_no_name_and_go_by_index():
+    assert load_recipe(SMALL, ["promotion.gates.0.max_drop=0.5"]).promotion.gates[0].max_drop == 0.5
+    assert refusal("promotion.gates.3.max_drop=0.5") == "unknown item '3' in promotion.gates; known: 0"
+
+
 def test_the_later_override_wins_and_the_file_is_left_as_it_was():
     assert load_recipe(SMALL, ["seed=1", "seed=2"]).seed == 2
     assert load_recipe(SMALL).seed == 0

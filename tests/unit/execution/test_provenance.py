@@ -3,17 +3,7 @@
 import getpass
 import subprocess
 
-import pytest
-
 from tpo_core.execution import provenance
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-3, "0 s ago"), (12.4, "12 s ago"), (180, "3 min ago"), (7200, "2 h ago"), (200_000, "2 d ago")],
-)
-def test_ages_are_told_in_the_largest_unit(seconds, text):
-    assert provenance.ago(seconds) == text
 
 
 def repository(monkeypatch, path):
