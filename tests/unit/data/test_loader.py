@@ -1,0 +1,145 @@
+"""The order of samples: pure, complete, in proportion, and the same at any number of ranks."""
+
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tpo_core.config.schema import PhaseConfig
+from tpo_core.data.loader import Loader, MicroBatch, steps_for
+from tpo_core.errors import TpoError
+
+SIZES = {"chat": 50, "mask": 7, "region": 30, "temporal": 24}
+
+
+class Table:
+    """Stands in for SampleTable: sample i is its number."""
+
+    def __init__(self, sizes):
+        kinds = np.array([kind for k in range(max(sizes.values())) for kind, n in sizes.items() if k < n])
+        self.kind_index = {kind: np.flatnonzero(kinds == kind) for kind in sizes}
+
+    def __getitem__(self, index):
+        return index
+
+
+class Shards:
+    def __init__(self, sizes=SIZES):
+        self.table = Table(sizes)
+
+    def samples(self, part):
+        assert part == "train"
+        return self.table
+
+
+@pytest.fixture(autouse=True)
+def numbers_as_examples(monkeypatch):
+    monkeypatch.setattr("tpo_core.data.loader.load_example", lambda shards, sample: sample)
+
+
+def phase(name="all", *, batch=24, micro=4, steps=100, epochs=None, **mixture):
+    mixture = mixture or {"chat": 1.0, "mask": 1.0, "region": 2.0, "temporal": 4.0}
+    if epochs is not None:
+        steps = None
+    return PhaseConfig(name=name, mixture=mixture, steps=steps, epochs=epochs, batch_size=batch, micro_batch_size=micro)
+
+
+def loader(config=None, *, seed=0, rank=0, world=1, sizes=SIZES):
+    return Loader(Shards(sizes), "train", config or phase(), seed=seed, rank=rank, world=world)
+
+
+def test_the_order_is_the_same_at_any_number_of_ranks():
+    plans = {world: [loader(rank=world - 1, world=world).plan(step) for step in range(5)] for world in (1, 2, 4)}
+    assert plans[1] == plans[2] == plans[4]
+    for micro in plans[1][0]:
+        shares = [loader(rank=rank, world=4).examples(micro) for rank in range(4)]
+        assert all(len(share) == 1 for share in shares)
+        assert sorted(index for share in shares for index in share) == sorted(micro.indices)
+
+
+def test_a_plan_depends_on_nothing_but_its_arguments():
+    one, other = loader(), loader()
+    later = [one.plan(step) for step in (3000, 2, 700)]
+    assert later == [other.plan(step) for step in (3000, 2, 700)]
+    assert [other.plan(step) for step in (2, 700, 3000)] == [later[1], later[2], later[0]]
+
+
+def test_seed_and_phase_change_the_order():
+    plans = [loader(seed=0).plan(0), loader(seed=1).plan(0), loader(phase("other")).plan(0)]
+    assert plans[0] != plans[1] != plans[2] != plans[0]
+
+
+def test_the_first_plan_is_pinned():
+    assert loader().plan(0)[:2] == [MicroBatch("region", (84, 88, 68, 6)), MicroBatch("chat", (73, 28, 8, 43))]
+
+
+def test_every_micro_batch_holds_one_kind():
+    subject = loader()
+    for step in range(20):
+        plan = subject.plan(step)
+        assert len(plan) == 6
+        for micro in plan:
+            assert set(micro.indices) <= set(subject.samples.kind_index[micro.kind].tolist())
+
+
+def test_every_sample_comes_once_an_epoch():
+    subject = loader(phase(mask=1.0, batch=4))
+    order = [index for step in range(14) for micro in subject.plan(step) for index in micro.indices]
+    members = sorted(subject.samples.kind_index["mask"].tolist())
+    epochs = [order[first : first + 7] for first in range(0, 56, 7)]
+    assert all(sorted(epoch) == members for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_kinds_come_in_the_proportions_of_the_mixture_at_every_length():
+    subject = loader()
+    kinds = [micro.kind for step in range(1500) for micro in subject.plan(step)]
+    assert len(kinds) > 2 * 4096
+    for length in (24, 240, len(kinds)):
+        counts = Counter(kinds[:length])
+        for kind, share in {"chat": 1 / 8, "mask": 1 / 8, "region": 2 / 8, "temporal": 4 / 8}.items():
+            assert counts[kind] == pytest.approx(share * length, abs=4)
+
+
+def test_a_kind_without_samples_is_refused():
+    with pytest.raises(TpoError, match=r"names 'mask' but the data has no such samples \(it has region\)"):
+        loader(phase(mask=1.0, region=1.0), sizes={"region": 5})
+
+
+def test_a_micro_batch_must_be_divisible_by_the_ranks():
+    with pytest.raises(TpoError, match="4 cannot be split over 3 workers"):
+        loader(rank=0, world=3)
+
+
+def test_steps_are_given_or_follow_from_epochs():
+    assert steps_for(phase(steps=17), SIZES) == 17
+    assert steps_for(phase(epochs=2.0, region=1.0, temporal=1.0), SIZES) == 5  # ceil(2 * 54 / 24)
+    assert loader(phase(epochs=1.0)).steps == 5  # ceil(111 / 24)
+
+
+def test_prefetching_gives_the_plan_in_order_and_tells_the_wait():
+    subject = loader()
+    with subject.prefetch(3, 6, sum) as batches:
+        got = list(batches)
+    expected = [(step, micro) for step in range(3, 6) for micro in subject.plan(step)]
+    assert [(item.step, item.micro) for item in got] == expected
+    assert [item.item for item in got] == [sum(micro.indices) for _, micro in expected]
+    assert [item.last for item in got] == ([False] * 5 + [True]) * 3
+    assert all(item.wait_s >= 0 for item in got)
+
+
+def test_an_exception_while_preparing_reaches_the_consumer():
+    def prepare(examples):
+        raise ValueError("planted")
+
+    with loader().prefetch(0, 5, prepare) as batches:
+        with pytest.raises(ValueError, match="planted"):
+            next(batches)
+        assert list(batches) == []
+
+
+def test_closing_early_ends_the_thread():
+    with loader().prefetch(0, 1000, sum, depth=1) as batches:
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name == "tpo-prefetch"]

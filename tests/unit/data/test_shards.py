@@ -1,0 +1,133 @@
+"""Shard sets: what is written comes back, and only a finished set of this schema opens."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tpo_core.data.sample import SCHEMA_VERSION, Media, Provenance, Rle, Sample, Target, TrackEntry, Turn, kind_of
+from tpo_core.data.shards import ShardSet, write_manifest, write_media_shard, write_samples
+from tpo_core.errors import TpoError
+
+
+def make_sample(number: int, task: str = "span") -> Sample:
+    track = tuple(TrackEntry(frame=k, visible=True, rle=Rle(2, 2, b"04")) for k in range(3))
+    target = Target(kind="span", span_s=(0.5, 1.5)) if task == "span" else Target(kind="mask", track=track)
+    turns = (Turn("user", f"question {number}?", (0,)), Turn("assistant", "an answer", (), (0,)))
+    provenance = Provenance(source_file="a.txt", row=number, native_id=str(number), reader="jsonl")
+    media = (Media(uri=f"videos/{number % 5}.mp4", kind="video", fps=10.0),)
+    return Sample(f"set/train/{number}", "set", "train", task, media, turns, provenance, targets=(target,))
+
+
+def media_row(number: int, n_frames: int = 3) -> dict:
+    jpegs = []
+    for k in range(n_frames):
+        buffer = io.BytesIO()
+        Image.new("RGB", (20, 10), (number, 10 * k, 0)).save(buffer, "PNG")
+        jpegs.append(buffer.getvalue())
+    return {
+        "uri": f"videos/{number}.mp4",
+        "kind": "video",
+        "width": 40,
+        "height": 20,
+        "stored_width": 20,
+        "stored_height": 10,
+        "n_frames": 30,
+        "fps": None if number == 1 else 10.0,
+        "duration_s": 3.0,
+        "frame_index": [10 * k for k in range(n_frames)],
+        "frame_times_s": [1.0 * k for k in range(n_frames)],
+        "frames": jpegs,
+        "decoder": "decord",
+    }
+
+
+@pytest.fixture
+def written(tmp_path):
+    files = {"media/00000.arrow": write_media_shard(tmp_path / "media/00000.arrow", map(media_row, range(40)))}
+    samples = [make_sample(k, "mask" if k % 3 == 0 else "span") for k in range(20)]
+    files.update(write_samples(tmp_path, "train", samples))
+    write_manifest(tmp_path, {"files": files, "counts": {"train": {"mask": {"set": 7}, "temporal": {"set": 13}}}})
+    return tmp_path, samples
+
+
+def test_samples_come_back_as_they_were_written(written):
+    root, samples = written
+    table = ShardSet.open(root).samples("train")
+    assert list(table) == samples
+    assert table[19] == samples[19]
+    with pytest.raises(IndexError):
+        table[20]
+
+
+def test_samples_are_split_over_files_and_found_across_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("tpo_core.data.shards.SAMPLES_PER_FILE", 8)
+    samples = [make_sample(k) for k in range(20)]
+    files = write_samples(tmp_path, "val", samples)
+    assert [record["rows"] for record in files.values()] == [8, 8, 4]
+    write_manifest(tmp_path, {"files": files, "counts": {"val": {"temporal": {"set": 20}}}})
+    assert list(ShardSet.open(tmp_path).samples("val")) == samples
+
+
+def test_the_kind_index_lists_every_sample_of_a_kind(written):
+    root, samples = written
+    shards = ShardSet.open(root)
+    index = shards.samples("train").kind_index
+    assert (
+        {kind: len(members) for kind, members in index.items()} == shards.counts("train") == {"mask": 7, "temporal": 13}
+    )
+    assert all(kind_of(samples[i]) == kind for kind, members in index.items() for i in members)
+
+
+def test_a_media_row_gives_its_frames(written):
+    shards = ShardSet.open(written[0])
+    assert len(shards.media_uris) == 40
+    row = shards.media("videos/33.mp4")
+    assert row.frames_THWC().shape == (3, 10, 20, 3)
+    assert row.frames_THWC().dtype == np.uint8
+    assert row.frames_THWC()[2, 0, 0].tolist() == [33, 20, 0]
+    assert row.frame_index.tolist() == [0, 10, 20]
+    assert row.times_s.tolist() == [0.0, 1.0, 2.0]
+    assert (row.width, row.height, row.n_frames, row.duration_s, row.fps) == (40, 20, 30, 3.0, 10.0)
+    assert shards.media("videos/1.mp4").fps is None
+    with pytest.raises(KeyError):
+        shards.media("videos/99.mp4")
+
+
+def test_only_a_finished_set_opens(tmp_path):
+    with pytest.raises(TpoError, match="no finished shard set"):
+        ShardSet.open(tmp_path)
+
+
+def test_another_schema_version_is_refused(written):
+    path = written[0] / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(TpoError, match=f"schema version {SCHEMA_VERSION + 1}"):
+        ShardSet.open(written[0])
+
+
+def test_an_unknown_part_names_the_known_ones(written):
+    with pytest.raises(TpoError, match=r"no part 'test'; it has train"):
+        ShardSet.open(written[0]).samples("test")
+
+
+def test_the_digest_follows_the_content(written, tmp_path_factory):
+    root, samples = written
+    digest = ShardSet.open(root).digest
+    assert ShardSet.open(str(root)).digest == digest
+    manifest = ShardSet.open(root).manifest
+    manifest["files"].update(write_samples(root, "train", samples[:-1]))
+    write_manifest(root, manifest)
+    assert ShardSet.open(root).digest != digest
+
+
+def test_a_failure_while_writing_leaves_no_shard(tmp_path):
+    def rows():
+        yield media_row(0)
+        raise RuntimeError("planted")
+
+    with pytest.raises(RuntimeError, match="planted"):
+        write_media_shard(tmp_path / "media/00000.arrow", rows())
+    assert not (tmp_path / "media/00000.arrow").exists()
