@@ -1,0 +1,59 @@
+"""The model and the data of a phase, from the places that its job names."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from tpo_core.data.loader import Example, Loader, Prefetcher
+from tpo_core.data.shards import ShardSet
+from tpo_core.models.processing import Batch, Processor
+from tpo_core.models.tpo import SETTINGS, TpoModel, local_path
+from tpo_core.train.phase import PhaseJob
+from tpo_core.train.strategy import Strategy
+
+PART = "train"
+
+
+def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tuple[TpoModel, "LoaderBatches"]:
+    """The model with the heads of the stage, and this rank's share of part `train`.
+
+    It starts from a base model, or from the `model` folder of the phase before: that one holds SETTINGS.
+    """
+    if (Path(local_path(job.init_uri)) / SETTINGS).exists():
+        model = TpoModel.from_pretrained(job.init_uri, heads=job.stage.heads)
+    else:
+        model = TpoModel.from_base(job.init_uri, job.recipe.model, job.stage.heads)
+    shards = ShardSet.open(job.shards_uri)
+    loader = Loader(shards, PART, job.phase, seed=job.recipe.seed, rank=strategy.rank, world=strategy.world)
+    return model, LoaderBatches(loader, model.processor, counts=shards.counts(PART), device=device)
+
+
+class LoaderBatches:
+    """Batches of a loader on the device. A thread decodes and tokenises ahead of the step that is being trained.
+
+    Steps must be asked for in order; the first one asked for may be any (a resumed run starts in the middle).
+    """
+
+    def __init__(
+        self, loader: Loader, processor: Processor, *, counts: Mapping[str, int], device: torch.device
+    ) -> None:
+        self.loader, self.processor, self.counts, self.device = loader, processor, counts, device
+        self.ahead: Prefetcher[Batch] | None = None
+
+    def step(self, step: int) -> Iterator[Batch]:
+        """This rank's micro-batches of optimizer step `step`."""
+        if self.ahead is None:
+            self.ahead = self.loader.prefetch(step, self.loader.steps, self.prepare)
+        for prepared in self.ahead:
+            assert prepared.step == step, f"step {step} was asked for, the loader is at {prepared.step}"
+            yield prepared.item.to(self.device)
+            if prepared.last:
+                return
+
+    def prepare(self, examples: list[Example]) -> Batch:
+        return self.processor.collate([self.processor.encode(example) for example in examples])
+
+    def close(self) -> None:
+        if self.ahead is not None:
+            self.ahead.close()

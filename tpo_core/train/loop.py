@@ -1,0 +1,249 @@
+"""The one training loop: `losses, report = model(batch)`.
+
+It never names a task. A model returns a dict of losses by name and a report of plain numbers; the recipe's weights
+turn the losses into one total. Everything that a step computes is a function of the parameters, the optimizer state
+and the step number: sample order comes from the batches' plan, randomness (dropout) from `seed_step`. That is why a
+run resumed from a checkpoint continues bit for bit on a CPU.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tpo_core.train.optim import set_learning_rates
+from tpo_core.train.strategy import Strategy, clip_gradients
+
+Row = dict[str, Any]
+
+
+class Batch(Protocol):
+    """What the loop knows of a micro-batch: the kind of its samples and who they are."""
+
+    kind: str
+    sample_ids: list[str]
+
+
+class Batches(Protocol):
+    """The micro-batches of a phase."""
+
+    def step(self, step: int) -> Iterator[Batch]:
+        """This rank's micro-batches of optimizer step `step`, on the device; a pure function of `step`."""
+
+
+class DivergedError(RuntimeError):
+    """Loss or gradient norm was not finite for too many steps in a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Hyper-parameters of the loop; the recipe says where they come from.
+
+    accumulation: micro-batches per step. loss_weights: weight of each loss name. clip_norm: global gradient norm.
+    seed: base of the dropout randomness. log_every, checkpoint_every: in steps. autocast: entered around each forward.
+    max_skipped: steps in a row whose update may be skipped because loss or gradient norm was not finite; one more
+    raises DivergedError.
+    """
+
+    steps: int
+    accumulation: int
+    loss_weights: Mapping[str, float]
+    clip_norm: float
+    seed: int
+    log_every: int
+    checkpoint_every: int
+    max_skipped: int = 5
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass
+class Window:
+    """Running sums between two logged rows, so that a row describes all its steps and not only the last one."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    wait_s: float = 0.0
+
+    def add(self, values: list[tuple[str, float]]) -> None:
+        for name, value in values:
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+
+@dataclass
+class Progress:
+    """Where a phase stands: the part of the training state that is neither parameter nor optimizer moment.
+
+    step: updates done, and the index of the next one: all that the order of samples and the randomness depend on.
+    skipped, skipped_in_row: updates left out because something was not finite. seconds: spent in steps, all attempts.
+    """
+
+    step: int = 0
+    samples: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    seconds: float = 0.0
+    window: Window = field(default_factory=Window)
+
+    def finish_step(self, *, samples: int, seconds: float, wait_s: float) -> None:
+        self.step += 1
+        self.samples += samples
+        self.seconds += seconds
+        self.window.steps += 1
+        self.window.samples += samples
+        self.window.seconds += seconds
+        self.window.wait_s += wait_s
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Progress":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**state, "window": Window(**state["window"])})
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[int], float],
+    *,
+    config: LoopConfig,
+    strategy: Strategy,
+    progress: Progress,
+    on_row: Callable[[Row], None],
+    on_checkpoint: Callable[[Progress], None],
+) -> None:
+    """Run updates progress.step .. config.steps - 1.
+
+    `on_row` gets one row every `log_every` steps and at the end; `on_checkpoint` is called every `checkpoint_every`
+    steps and at the end, when parameters, optimizer and `progress` belong together. Both are called on every rank.
+    Raises DivergedError, see LoopConfig.
+    """
+    model.train()
+    while progress.step < config.steps:
+        rates = set_learning_rates(optimizer, schedule(progress.step))
+        run_step(model, batches, optimizer, config=config, strategy=strategy, progress=progress)
+        last = progress.step == config.steps
+        if last or progress.step % config.log_every == 0:
+            on_row(make_row(progress, rates, steps=config.steps))
+            progress.window = Window()
+        if last or progress.step % config.checkpoint_every == 0:
+            on_checkpoint(progress)
+
+
+def run_step(
+    model: nn.Module,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    *,
+    config: LoopConfig,
+    strategy: Strategy,
+    progress: Progress,
+) -> None:
+    """One optimizer step: accumulate the micro-batches, check that all is finite, then clip and update."""
+    started = time.perf_counter()
+    seed_step(config.seed, step=progress.step, rank=strategy.rank)
+    optimizer.zero_grad(set_to_none=True)
+    measured, reports, local_samples, wait_s = accumulate(model, batches.step(progress.step), config, strategy)
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    norm = strategy.reduce_gradients(params)
+    values = [(name, value) for (name, _), value in zip(measured, strategy.mean([v for _, v in measured]), strict=True)]
+    if all(math.isfinite(value) for value in (norm, *(value for _, value in values))):
+        clip_gradients(params, norm, config.clip_norm)
+        optimizer.step()
+        progress.skipped_in_row = 0
+        progress.window.add([*values, *reports, ("grad_norm", norm)])
+    else:
+        skip_update(progress, config, [*values, ("grad_norm", norm)])
+    progress.finish_step(samples=local_samples * strategy.world, seconds=time.perf_counter() - started, wait_s=wait_s)
+
+
+def accumulate(
+    model: nn.Module, micros: Iterator[Batch], config: LoopConfig, strategy: Strategy
+) -> tuple[list[tuple[str, Tensor]], list[tuple[str, float]], int, float]:
+    """Forward and backward over the micro-batches of one step, each weighing the same.
+
+    Returns the named losses on the device (nothing waits for it here), the model's own reports, the number of samples
+    on this rank, and the seconds spent waiting for data.
+    """
+    measured: list[tuple[str, Tensor]] = []
+    reports: list[tuple[str, float]] = []
+    samples, wait_s = 0, 0.0
+    for _ in range(config.accumulation):
+        asked = time.perf_counter()
+        micro = next(micros)
+        wait_s += time.perf_counter() - asked
+        with config.autocast():
+            losses, report = model(micro)
+            total = weighted_total(losses, config.loss_weights)
+        strategy.backward(total / config.accumulation)
+        measured += [("total", total.detach()), (f"kind/{micro.kind}", total.detach())]
+        measured += [(f"loss/{name}", loss.detach()) for name, loss in losses.items()]
+        reports += [(f"report/{name}", value) for name, value in report.items()]
+        samples += len(micro.sample_ids)
+    return measured, reports, samples, wait_s
+
+
+def weighted_total(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Sum of weight times loss; the one place where objectives meet. Every loss must have a weight."""
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+
+
+def skip_update(progress: Progress, config: LoopConfig, values: list[tuple[str, float]]) -> None:
+    """Count an update left out; raise DivergedError when there were too many in a row."""
+    progress.skipped += 1
+    progress.skipped_in_row += 1
+    if progress.skipped_in_row > config.max_skipped:
+        broken = ", ".join(f"{name} {value}" for name, value in values if not math.isfinite(value))
+        raise DivergedError(
+            f"step {progress.step}: {broken}; not finite for {progress.skipped_in_row} steps in a row, so training"
+            " has diverged: lower the learning rates of the stage or use precision=fp32"
+        )
+
+
+def seed_step(seed: int, *, step: int, rank: int) -> None:
+    """Seed torch, numpy and python for one step of one rank.
+
+    Randomness is a function of (seed, step, rank), so that no generator state has to be kept in a checkpoint, and
+    whatever else draws numbers between two steps (prefetching, a restart) changes nothing.
+    """
+    torch_seed, numpy_seed, python_seed = (int(n) for n in np.random.SeedSequence([seed, step, rank]).generate_state(3))
+    torch.manual_seed(torch_seed)
+    np.random.seed(numpy_seed)
+    random.seed(python_seed)
+
+
+def make_row(progress: Progress, rates: Mapping[str, float], *, steps: int) -> Row:
+    """One flat row about the steps since the last row.
+
+    Keys: step (updates done), steps (of the phase), total, loss/<name>, kind/<kind> (total on samples of that kind),
+    report/<name>, grad_norm (before clipping), lr/<group>, samples_per_s, data_wait (fraction of the time, 0 to 1),
+    data_wait_s, eta_s, seconds (all attempts), samples, skipped. Losses are means over the steps whose update was
+    made; a kind that did not come up is absent.
+    """
+    window = progress.window
+    return {
+        "step": progress.step,
+        "steps": steps,
+        **window.means(),
+        **{f"lr/{group}": rate for group, rate in rates.items()},
+        "samples_per_s": window.samples / window.seconds,
+        "data_wait": window.wait_s / window.seconds,
+        "data_wait_s": window.wait_s,
+        "eta_s": (steps - progress.step) * window.seconds / window.steps,
+        "seconds": progress.seconds,
+        "samples": progress.samples,
+        "skipped": progress.skipped,
+    }

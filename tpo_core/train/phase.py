@@ -1,0 +1,234 @@
+"""One rank of one phase, from the weights it starts with to the weights it hands on.
+
+Everything that a training worker does, without the machinery that starts workers: Ray Train calls `run_rank` in each
+of them, and a test or torchrun can call it as it is.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from tpo_core.config.schema import PhaseConfig, Recipe, StageConfig
+from tpo_core.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from tpo_core.train.loop import Batch, LoopConfig, Progress, Row, seed_step, train
+from tpo_core.train.optim import Groups, build_optimizer, cosine
+from tpo_core.train.stages import describe_trainable, plan_phase, select_trainable
+from tpo_core.train.strategy import Strategy, make_strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseJob:
+    """What a worker has to know; picklable.
+
+    shards_uri, init_uri: absolute. init_uri is the base model, or the `model` folder of the phase before.
+    output: folder shared by all workers and the driver.
+    """
+
+    recipe: Recipe
+    stage_name: str
+    phase: PhaseConfig
+    shards_uri: str
+    init_uri: str
+    output: Path
+
+    @property
+    def stage(self) -> StageConfig:
+        return self.recipe.stages[self.stage_name]
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.output / "checkpoints"
+
+    @property
+    def history(self) -> Path:
+        """One row (loop.make_row) per logged step, as JSON lines."""
+        return self.output / "history.jsonl"
+
+    @property
+    def notes(self) -> Path:
+        """What the workers have to say to a reader, line by line: the arithmetic of the phase, where it resumed."""
+        return self.output / "notes.txt"
+
+    @property
+    def model(self) -> Path:
+        return self.output / "model"
+
+    @property
+    def summary(self) -> Path:
+        """The result of the phase; written last, so that its presence says that the phase is finished."""
+        return self.output / "phase.json"
+
+
+class PhaseModel(Protocol):
+    """What a phase asks of a model besides being an nn.Module whose forward gives (losses, report)."""
+
+    def groups(self) -> Groups:
+        """Parameters by group, as (name, parameter) pairs."""
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write all weights in the Hugging Face layout."""
+
+
+class PhaseBatches(Protocol):
+    """The data of a phase for one rank."""
+
+    counts: Mapping[str, int]
+
+    def step(self, step: int) -> Iterator[Batch]:
+        """See loop.Batches."""
+
+    def close(self) -> None:
+        """Stop what prepares data in the background."""
+
+
+class MetricSink(Protocol):
+    """Where the numbers of logged rows go besides the history."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Record `metrics` at `step`; recording a step again overwrites it."""
+
+    def close(self) -> None:
+        """Deliver what is still on its way."""
+
+
+class NoSink:
+    """Keeps nothing: the history file has it all."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+Builder = Callable[[PhaseJob, Strategy, torch.device], tuple[Any, PhaseBatches]]
+
+
+def run_rank(
+    job: PhaseJob,
+    *,
+    build: Builder,
+    device: torch.device,
+    open_sink: Callable[[], MetricSink],
+    report: Callable[[Row], None],
+) -> None:
+    """Train this rank's part of the phase, from the newest valid checkpoint under `job.output` if there is one.
+
+    `report` is called on every rank at the same steps. Rank 0 opens the metric sink and writes checkpoints, history,
+    the model and at last the summary.
+    """
+    stage, train_config = job.stage, job.recipe.train
+    strategy = make_strategy(train_config.strategy)
+    seed_step(job.recipe.seed, step=0, rank=0)  # heads that are new in this stage start alike on all ranks
+    model, batches = build(job, strategy, device)
+    groups = model.groups()
+    select_trainable(model, groups, stage.lr)
+    module = strategy.prepare(model.to(device))
+    plan = plan_phase(stage, job.phase, counts=batches.counts, world=strategy.world)
+    optimizer = build_optimizer(groups, stage)
+    progress, note = resume(job, strategy, model, optimizer)
+    recorder = Recorder(job, progress, open_sink()) if strategy.rank == 0 else None
+    if recorder:
+        recorder.note(plan.describe(), describe_trainable(model, groups, stage.lr), note)
+
+    def on_row(row: Row) -> None:
+        if recorder:
+            recorder.row(row)
+        report(row)
+
+    def on_checkpoint(progress: Progress) -> None:
+        if recorder:
+            save_checkpoint(job.checkpoints, model=model, optimizer=optimizer, progress=progress)
+
+    config = LoopConfig(
+        steps=plan.steps,
+        accumulation=plan.accumulation,
+        loss_weights=stage.loss_weights,
+        clip_norm=stage.grad_clip_norm,
+        seed=job.recipe.seed,
+        log_every=train_config.log_every_steps,
+        checkpoint_every=train_config.checkpoint_every_steps,
+        autocast=partial(autocast, device, stage.precision),
+    )
+    schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
+    with closing(batches):
+        train(
+            module, batches, optimizer, schedule, config=config, strategy=strategy, progress=progress,
+            on_row=on_row, on_checkpoint=on_checkpoint,
+        )  # fmt: skip
+    if recorder:
+        recorder.finish(model)
+    strategy.barrier()
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The arithmetic of the forward: bf16 where torch deems it safe, or everything as it is stored."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def resume(
+    job: PhaseJob, strategy: Strategy, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, str]:
+    """Load the checkpoint that rank 0 finds newest, on all ranks; returns where it stands and a line about it."""
+    path = strategy.agree(newest_checkpoint(job.checkpoints) if strategy.rank == 0 else None)
+    if path is None:
+        return Progress(), "starting at step 0"
+    progress = load_checkpoint(path, model=model, optimizer=optimizer)
+    return progress, f"resuming at step {progress.step} from {path.name}"
+
+
+class Recorder:
+    """What rank 0 leaves behind: notes, history, tracked metrics, the model and the summary."""
+
+    def __init__(self, job: PhaseJob, progress: Progress, sink: MetricSink) -> None:
+        """Rows beyond `progress.step` come from an attempt that died after its last checkpoint: they are dropped."""
+        self.job = job
+        job.output.mkdir(parents=True, exist_ok=True)
+        keep = [row for row in read_history(job.history) if row["step"] <= progress.step]
+        write_aside(job.history, "".join(json.dumps(row) + "\n" for row in keep))
+        self.sink = sink
+
+    def note(self, *lines: str) -> None:
+        with self.job.notes.open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    def row(self, row: Row) -> None:
+        with self.job.history.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.sink.log_metrics({k: float(v) for k, v in row.items() if k not in ("step", "steps")}, row["step"])
+
+    def finish(self, model: PhaseModel) -> None:
+        """Write the model, then the summary: {steps, samples, seconds, skipped, losses of the last row}."""
+        aside = self.job.model.with_name("model.partial")
+        for path in (aside, self.job.model):  # left by an attempt that died right here
+            shutil.rmtree(path, ignore_errors=True)
+        model.save_pretrained(aside)
+        aside.rename(self.job.model)
+        last = read_history(self.job.history)[-1]
+        losses = {k: v for k, v in last.items() if k == "total" or k.startswith(("loss/", "kind/"))}
+        summary = {k: last[k] for k in ("steps", "samples", "seconds", "skipped")} | {"final": losses}
+        write_aside(self.job.summary, json.dumps(summary, indent=1))
+        self.sink.close()
+
+
+def read_history(path: Path) -> list[Row]:
+    """All complete rows of a history; a last line that was cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Replace the file in one step, so that a reader sees the old text or the new."""
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(text)
+    os.replace(aside, path)

@@ -1,0 +1,80 @@
+"""The line a person reads while a phase trains, and the thread that brings it from the workers to the driver."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from tpo_core.train.loop import Row
+
+POLL_S = 0.5
+
+
+def format_row(name: str, row: Row) -> str:
+    """`vision_task  120/400  30%  loss 1.23 (lm 0.4 region 0.8)  lr 1.0e-03  gn 0.9  23 samples/s  wait 2%  eta 1:20`.
+
+    lr is the highest of all groups, gn the gradient norm before clipping, wait the share of time spent on data.
+    """
+    parts = " ".join(f"{key.removeprefix('loss/')} {row[key]:.3g}" for key in row if key.startswith("loss/"))
+    finite = "total" in row
+    loss = f"loss {row['total']:.4g} ({parts})" if finite else "loss not finite"
+    norm = f"  gn {row['grad_norm']:.2g}" if finite else ""
+    rate = max(value for key, value in row.items() if key.startswith("lr/"))
+    skipped = f"  skipped {row['skipped']}" if row["skipped"] else ""
+    return (
+        f"{name}  {row['step']}/{row['steps']}  {row['step'] / row['steps']:.0%}  {loss}  lr {rate:.1e}{norm}"
+        f"  {row['samples_per_s']:.3g} samples/s  wait {row['data_wait']:.0%}  eta {clock(row['eta_s'])}{skipped}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """1:20, 12:05, 3:04:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Follower:
+    """Echo what is appended to files while a block runs: `with Follower({path: as_text}, echo): ...`.
+
+    The files need not exist yet, may shrink (a resumed run drops rows; reading goes on from the new end), and are read
+    to their end before the block is left.
+    """
+
+    def __init__(self, files: dict[Path, Callable[[str], str]], echo: Callable[[str], None]) -> None:
+        self.files, self.echo = files, echo
+        self.offsets = {path: path.stat().st_size if path.exists() else 0 for path in files}
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self) -> "Follower":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+        self.poll()
+
+    def run(self) -> None:
+        while not self.done.wait(POLL_S):
+            self.poll()
+
+    def poll(self) -> None:
+        """Echo every complete new line."""
+        for path, as_text in self.files.items():
+            if not path.exists():
+                continue
+            self.offsets[path] = min(self.offsets[path], path.stat().st_size)
+            with path.open("rb") as file:
+                file.seek(self.offsets[path])
+                new = file.read()
+            complete = new[: new.rfind(b"\n") + 1]
+            self.offsets[path] += len(complete)
+            for line in complete.decode().splitlines():
+                self.echo(as_text(line))
+
+
+def row_line(name: str) -> Callable[[str], str]:
+    """Turns a line of a history into the line a person reads."""
+    return lambda line: format_row(name, json.loads(line))
