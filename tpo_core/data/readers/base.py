@@ -18,7 +18,7 @@ from tpo_core.data.instructions import render
 from tpo_core.data.sample import UNLABELLED, Sample, Turn, settle, validate
 from tpo_core.errors import TpoError
 from tpo_core.storage import local
-from tpo_core.storage.uri import exists, is_local, join, read_bytes
+from tpo_core.storage.uri import exists, is_local, join, list_names, read_bytes
 
 
 @dataclass(frozen=True)
@@ -115,17 +115,23 @@ def below(*parts: str) -> str:
 
 
 def require(root: str, path: str, reader: str) -> str:
-    """The URI of a label file. TpoError when it is not there, naming it and the part of the path that is missing."""
+    """The URI of a label file. TpoError when it is not there, naming it and a similar file where there is one."""
     uri = join(root, path)
     if not exists(uri):
-        missing = "the root does not exist" if not exists(root) else "check root, split and options"
-        raise TpoError(f"{reader}: expected the label file {uri}; {missing} (inspect {reader} --help shows the layout)")
+        folder, _, name = uri.rpartition("/")
+        similar = difflib.get_close_matches(name, list_names(folder), n=3)
+        hint = f"there is {', '.join(similar)}" if similar else "check root, split and options"
+        hint = hint if exists(root) else "the root does not exist"
+        raise TpoError(f"{reader}: expected the label file {uri}; {hint} (inspect {reader} --help shows the layout)")
     return uri
 
 
 def read_lines(root: str, path: str, reader: str) -> Iterator[str]:
-    """Lines of a UTF-8 text file without their ends; local files are streamed."""
-    uri = require(root, path, reader)
+    """Lines of a UTF-8 text file without their ends; local files are streamed. TpoError at once when it is missing."""
+    return _lines(require(root, path, reader), reader)
+
+
+def _lines(uri: str, reader: str) -> Iterator[str]:
     try:
         if is_local(uri):
             with local.to_path(uri).open(encoding="utf-8-sig") as file:
