@@ -52,6 +52,11 @@ class HeadContext(Movable):
     duration_s_B: Tensor
     size_wh_B2: Tensor
 
+    def rows(self, index: Tensor) -> "HeadContext":
+        """The context of some rows only."""
+        tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "grid_hw"}
+        return HeadContext(grid_hw=self.grid_hw, **tensors)
+
 
 @dataclass
 class RegionTargets(Movable):

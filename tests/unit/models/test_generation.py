@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
+from tpo_core.models.generation import Grammar, next_token
+
+MARKERS = {
+    "region": ("<box_begin>", "<boxes>"),
+    "temporal": ("<time_begin>", "<temp>"),
+    "mask": ("<track_begin>", "<tracking>"),
+}
+
+
+def make_it_say(model, token: str) -> None:
+    """Let lm_head give `token` whatever it is asked."""
+    wanted = model.processor.token_id(token)
+    lm_head = model.backbone.lm_head
+
+    def biased(hidden):
+        logits = lm_head(hidden).clone()
+        logits[..., wanted] += 1e4
+        return logits
+
+    model.backbone.lm_head = biased
+
+
+@pytest.mark.parametrize(
+    ("kind", "prediction"), [("region", BoxPrediction), ("temporal", SpanPrediction), ("mask", MaskPrediction)]
+)
+def test_an_indicator_is_followed_by_its_slot_and_calls_its_head(make_model, make_example, kind, prediction):
+    model = make_model()
+    make_it_say(model, MARKERS[kind][0])
+    answer = model.chat([make_example(kind)], 1)[0]
+    assert answer.token_ids == [model.processor.token_id(token) for token in MARKERS[kind]]
+    assert answer.text == "".join(MARKERS[kind])
+    assert answer.activated == [kind]
+    assert [type(p) for p in answer.predictions] == [prediction]
+
+
+def test_a_model_without_heads_activates_but_predicts_nothing(make_model, make_example):
+    model = make_model(heads=())
+    make_it_say(model, "<box_begin>")
+    answer = model.chat([make_example("region")], 2)[0]
+    assert (answer.activated, answer.predictions) == (["region"], [])
+
+
+def test_the_head_reads_the_hidden_state_of_teacher_forcing(make_model, make_example):
+    model = make_model().eval()
+    example = make_example("region", answer="<box_begin><boxes>")
+    make_it_say(model, "<box_begin>")
+    predicted = model.chat([example], 1)[0].predictions[0].box_xyxy
+    batch = model.processor.collate([model.processor.encode(example)])
+    with torch.no_grad():
+        features = model.backbone.encode(batch.pixel_values_BTCHW)
+        inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT)
+        output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
+        at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()
+        expected = model.heads["region"].predict(output.last_hidden_state[:, at_slot], model._context(features, batch))
+    torch.testing.assert_close(predicted, expected[0].box_xyxy, atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_of_prompts_is_answered_as_one_by_one(make_model, make_example):
+    model = make_model()
+    with torch.no_grad():
+        model.backbone.vlm.lm_head.base_layer.weight.mul_(20)
+    examples = [
+        make_example("region", 2),
+        make_example("temporal", 5, question="Where is the ball, and where the sun that shines?", seed=1),
+        make_example("mask", 3, seed=2),
+        make_example("chat", 0, seed=3),
+    ]
+    together = model.chat(examples, 8)
+    for answer, example in zip(together, examples, strict=True):
+        assert answer.token_ids == model.chat([example], 8)[0].token_ids
+    assert len({tuple(answer.token_ids) for answer in together}) > 1
+
+
+def test_generation_leaves_the_training_mode_as_it_was(make_model, make_example):
+    model = make_model().train()
+    model.chat([make_example("chat")], 1)
+    assert model.training
+
+
+def test_next_token_ends_at_the_limit_and_at_end_tokens_but_never_between_indicator_and_slot():
+    grammar = Grammar(heads={7: ("region", 8)}, end_ids=frozenset({2}), pad_id=0)
+    assert next_token([], 5, grammar, 2) == 5
+    assert next_token([5], 2, grammar, 2) is None
+    assert next_token([5, 5], 5, grammar, 2) is None
+    assert next_token([5, 7], 2, grammar, 2) == 8

@@ -1,0 +1,251 @@
+"""From examples to batches: frames to pixels, conversations to token ids and labels, samples to targets.
+
+A conversation is rendered once by the chat template of the base model and cut at the answers, so that the prompt of
+generation is, token by token, the prompt of training.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tpo_core.data.loader import Example
+from tpo_core.data.sample import kind_of, prompt_boxes
+from tpo_core.errors import TpoError
+from tpo_core.heads.base import Movable, Targets
+from tpo_core.heads.registry import HEADS
+from tpo_core.models.targets import BUILDERS, fractions
+
+IGNORED = -100
+ANSWER_MARK = "\x00answer-{}\x00"
+PREPROCESSOR = "preprocessor_config.json"
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+
+
+@dataclass
+class Batch(Movable):
+    """Samples of one kind. labels_BL: ids, -100 where no loss is taken; slot_boxes_B4: the box behind `<track_box>` as
+    xyxy fractions, nan where the prompt has none; size_wh_B2: pixels of the original; targets: None for chat and for
+    prompts. frame_mask_BT is False on padding frames, and everywhere in the row of a sample without media."""
+
+    kind: str
+    input_ids_BL: Tensor
+    attention_mask_BL: Tensor
+    labels_BL: Tensor
+    pixel_values_BTCHW: Tensor
+    frame_mask_BT: Tensor
+    times_s_BT: Tensor
+    duration_s_B: Tensor
+    size_wh_B2: Tensor
+    slot_boxes_B4: Tensor
+    targets: Targets | None
+    sample_ids: list[str]
+
+
+@dataclass
+class Encoded:
+    """One example before padding; `target` is what `targets.BUILDERS[kind].one` gave."""
+
+    kind: str
+    input_ids_L: Tensor
+    labels_L: Tensor
+    pixels_TCHW: Tensor
+    times_s_T: Tensor
+    duration_s: float
+    size_wh: tuple[int, int]
+    slot_box_4: Tensor
+    target: Any
+    sample_id: str
+
+
+class Processor:
+    """Turns examples into batches; picklable.
+
+    image_size: pixels, both sides; frames are stretched to it, so that box fractions need no letterbox arithmetic.
+    tokens_per_frame: visual tokens of a frame; a clip has one more at its end. video_token_id: their placeholder.
+    mask_size: cells per side of mask targets, half of the image size: finer than the decoder's stride of 4, so that
+    borders between its cells are seen.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        image_size: int,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+        tokens_per_frame: int,
+        video_token_id: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
+        self.tokens_per_frame = tokens_per_frame
+        self.video_token_id = video_token_id
+        self.mask_size = image_size // 2
+        self.slot_ids = {name: self.token_id(head.slot) for name, head in HEADS.items()}
+        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    @classmethod
+    def load(
+        cls, path: Path, tokenizer: Any, *, image_size: int, tokens_per_frame: int, video_token_id: int
+    ) -> "Processor":
+        """With the preprocessor_config.json of a base model. Raises TpoError when it or the chat template is absent."""
+        if not (path / PREPROCESSOR).exists():
+            raise TpoError(f"{path} has no {PREPROCESSOR} with image_mean and image_std: copy it from the base model")
+        config = json.loads((path / PREPROCESSOR).read_text())
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = read_template(path)
+        return cls(
+            tokenizer,
+            image_size=image_size,
+            image_mean=config["image_mean"],
+            image_std=config["image_std"],
+            tokens_per_frame=tokens_per_frame,
+            video_token_id=video_token_id,
+        )
+
+    def save(self, path: Path) -> None:
+        """Tokenizer with its chat template, and the preprocessor config, as the base model had them."""
+        self.tokenizer.save_pretrained(path)
+        config = {"image_size": self.image_size, "image_mean": self.image_mean, "image_std": self.image_std}
+        (path / PREPROCESSOR).write_text(json.dumps(config, indent=1))
+
+    def token_id(self, token: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(token)
+
+    def end_token_ids(self) -> set[int]:
+        """What the chat template writes behind an answer, and the tokenizer's own end."""
+        tail = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER_MARK}])
+        ids = self.tokenize(tail.split(ANSWER_MARK)[1])
+        return {*ids[:1], self.tokenizer.eos_token_id}
+
+    def tokenize(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """Text of a conversation; both forms of chat templates are served, plain strings and lists of typed parts."""
+        if "'type'" in self.tokenizer.chat_template or '"type"' in self.tokenizer.chat_template:
+            video = self.tokenizer.convert_ids_to_tokens(self.video_token_id)
+            messages = [{**m, "content": typed_parts(m["content"], video)} for m in messages]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False)
+
+    def segments(self, example: Example, *, train: bool) -> list[tuple[str, bool]]:
+        """The conversation as (text, is an answer) pieces. A prompt ends where the last answer begins."""
+        video = self.tokenizer.convert_ids_to_tokens(self.video_token_id)
+        turns = [(turn.role, turn.text.replace(video, "").strip()) for turn in example.sample.turns]
+        if not train:
+            turns = [*(turns[:-1] if turns[-1][0] == "assistant" else turns), ("assistant", "")]
+        messages, answers = [], []
+        needs_video = len(example.frames_THWC) > 0
+        for role, text in turns:
+            if role == "assistant":
+                answers.append(text)
+                text = ANSWER_MARK.format(len(answers) - 1)
+            elif role == "user" and needs_video:
+                text, needs_video = f"{video}\n{text}", False
+            messages.append({"role": role, "content": text})
+        rest, pieces = self.render(messages), []
+        for number, answer in enumerate(answers):
+            before, rest = rest.split(ANSWER_MARK.format(number))
+            pieces += [(before, False), (answer, True)]
+        return [*pieces, (rest, False)] if train else pieces[:-1]
+
+    def encode_text(self, example: Example, *, train: bool) -> tuple[Tensor, Tensor]:
+        """ids (L,) with the visual placeholder repeated, labels (L,): answers and the token that ends each of them.
+
+        Slots get no loss: the model is handed a slot after each indicator and never has to write one.
+        """
+        visual = len(example.frames_THWC) * self.tokens_per_frame + 1
+        silent = set(self.slot_ids.values())
+        ids: list[int] = []
+        labels: list[int] = []
+        for text, is_answer in self.segments(example, train=train):
+            after_answer = bool(ids) and not is_answer
+            for position, token in enumerate(self.tokenize(text)):
+                count = visual if token == self.video_token_id else 1
+                loss = (is_answer and token not in silent) or (after_answer and position == 0)
+                ids += [token] * count
+                labels += [token if loss else IGNORED] * count
+        return torch.tensor(ids), torch.tensor(labels)
+
+    def pixels(self, example: Example) -> Tensor:
+        """Normalised frames (T, 3, S, S) float32; bicubic with antialiasing on uint8: Pillow within 1 / 255."""
+        frames = torch.from_numpy(example.frames_THWC).permute(0, 3, 1, 2)
+        if len(frames) == 0:
+            return torch.zeros(0, 3, self.image_size, self.image_size)
+        size = (self.image_size, self.image_size)
+        if frames.shape[-2:] != size:
+            frames = F.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(v)[:, None, None] for v in (self.image_mean, self.image_std))
+        return (frames.float() / 255 - mean) / std
+
+    def encode(self, example: Example, *, train: bool = True) -> Encoded:
+        """`train=False`: the prompt up to the last answer, without targets."""
+        kind = kind_of(example.sample)
+        ids, labels = self.encode_text(example, train=train)
+        given = [target.box for target in prompt_boxes(example.sample) if target.box is not None]
+        return Encoded(
+            kind=kind,
+            input_ids_L=ids,
+            labels_L=labels,
+            pixels_TCHW=self.pixels(example),
+            times_s_T=torch.as_tensor(example.times_s, dtype=torch.float32),
+            duration_s=example.duration_s,
+            size_wh=(example.width, example.height),
+            slot_box_4=fractions(given[0], example) if given else torch.full((4,), torch.nan),
+            target=BUILDERS[kind].one(example, self.mask_size) if train and kind in BUILDERS else None,
+            sample_id=example.sample.sample_id,
+        )
+
+    def collate(self, rows: list[Encoded], *, pad_left: bool = False) -> Batch:
+        """One batch; training pads on the right, generation needs all prompts to end together: `pad_left`."""
+        length = max(len(row.input_ids_L) for row in rows)
+        frames = max(1, *(len(row.times_s_T) for row in rows))
+        frame_counts = torch.tensor([len(row.times_s_T) for row in rows])
+        kinds, has_targets = {row.kind for row in rows}, all(row.target is not None for row in rows)
+        assert len(kinds) == 1 or not has_targets, f"a training batch holds one kind, not {sorted(kinds)}"
+
+        def pad_text(values: list[Tensor], fill: int) -> Tensor:
+            widths = [(length - len(value), 0) if pad_left else (0, length - len(value)) for value in values]
+            return torch.stack([F.pad(v, width, value=fill) for v, width in zip(values, widths, strict=True)])
+
+        def pad_frames(value: Tensor) -> Tensor:
+            return torch.cat([value, value.new_zeros(frames - len(value), *value.shape[1:])])
+
+        return Batch(
+            kind=rows[0].kind,
+            input_ids_BL=pad_text([row.input_ids_L for row in rows], self.pad_id),
+            attention_mask_BL=pad_text([torch.ones_like(row.input_ids_L) for row in rows], 0),
+            labels_BL=pad_text([row.labels_L for row in rows], IGNORED),
+            pixel_values_BTCHW=torch.stack([pad_frames(row.pixels_TCHW) for row in rows]),
+            frame_mask_BT=torch.arange(frames)[None] < frame_counts[:, None],
+            times_s_BT=torch.stack([pad_frames(row.times_s_T) for row in rows]),
+            duration_s_B=torch.tensor([row.duration_s for row in rows], dtype=torch.float32),
+            size_wh_B2=torch.tensor([row.size_wh for row in rows], dtype=torch.float32),
+            slot_boxes_B4=torch.stack([row.slot_box_4 for row in rows]),
+            targets=BUILDERS[rows[0].kind].stack([row.target for row in rows], frames) if has_targets else None,
+            sample_ids=[row.sample_id for row in rows],
+        )
+
+
+def typed_parts(text: str, video: str) -> list[dict[str, str]]:
+    """A message as the list of parts that multimodal chat templates iterate over; the video, if any, comes first."""
+    if not text.startswith(video):
+        return [{"type": "text", "text": text}]
+    return [{"type": "video"}, {"type": "text", "text": text.removeprefix(video).lstrip()}]
+
+
+def read_template(path: Path) -> str:
+    """The chat template of a processor directory, for tokenizers that do not carry one."""
+    jinja, wrapped = (path / name for name in TEMPLATE_FILES)
+    if jinja.exists():
+        return jinja.read_text()
+    if wrapped.exists():
+        return json.loads(wrapped.read_text())["chat_template"]
+    raise TpoError(f"{path} has no chat template (tokenizer_config.json, {', '.join(TEMPLATE_FILES)}): add one")

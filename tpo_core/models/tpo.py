@@ -1,0 +1,280 @@
+"""The TPO model: a vision-language backbone with adapters, task tokens and task heads.
+
+Saved layout (one directory): the Hugging Face files of the backbone (config.json, tokenizer, safetensors under the
+backbone's own names, adapters unmerged), preprocessor_config.json, `tpo.json` (model section of the recipe, heads) and
+`parameters.json` (name, shape, dtype, group and trainability of every tensor).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer
+
+from tpo_core import storage
+from tpo_core.config.schema import ModelConfig
+from tpo_core.data.loader import Example
+from tpo_core.errors import TpoError
+from tpo_core.heads.base import HeadContext, Prediction, TaskHead
+from tpo_core.heads.registry import HEADS, build_head
+from tpo_core.models.backbones.llava_onevision import LlavaOnevision, VisualFeatures
+from tpo_core.models.generation import Decoded, Grammar, greedy
+from tpo_core.models.processing import IGNORED, Batch, Processor
+from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
+
+BACKBONES = {LlavaOnevision.model_type: LlavaOnevision}
+VLM_PREFIX = "backbone.vlm."
+SETTINGS = "tpo.json"
+MANIFEST = "parameters.json"
+FORMAT = 1
+
+
+@dataclass
+class Answer:
+    """What the model said. activated: heads that it called, in order of the first call; predictions: one for each of
+    them that the model has (a model without heads can still write the indicators)."""
+
+    text: str
+    token_ids: list[int]
+    predictions: list[Prediction]
+    activated: list[str]
+
+
+class TpoModel(nn.Module):
+    """Build it with `from_base` or `from_pretrained`. `.processor` makes its batches."""
+
+    def __init__(
+        self, config: ModelConfig, backbone: LlavaOnevision, processor: Processor, heads: Iterable[str]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.processor = processor
+        hidden_size, vision_size = backbone.hidden_size, backbone.vision_size
+        self.heads = nn.ModuleDict({name: build_head(name, config, hidden_size, vision_size) for name in heads})
+        embedding: Any = backbone.vlm.get_input_embeddings()
+        self.task_tokens = TaskTokens(
+            {name: processor.slot_ids[name] for name in self.heads},
+            processor.token_id(TRACK_BOX),
+            hidden_size,
+            float(embedding.weight.detach().std()),
+        )
+        embedding.register_forward_hook(self.task_tokens.embed)
+        self.new_parameters: list[str] = []
+
+    @classmethod
+    def from_base(cls, base_uri: str, config: ModelConfig, heads: Iterable[str]) -> "TpoModel":
+        """A Hugging Face base model with task tokens, fresh adapters and heads. Raises TpoError for a bad base."""
+        path = local_path(base_uri)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        backbone = BACKBONES[config.backbone].load(path, weights=True)
+        add_task_tokens(tokenizer, backbone.vlm)
+        backbone.add_lora(config.lora)
+        return cls(config, backbone, load_processor(path, tokenizer, backbone), heads)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, heads: Iterable[str] | None = None) -> "TpoModel":
+        """A model written by `save_pretrained`; `heads` (default: the saved ones) may name more than were saved.
+
+        Loading is strict: the only parameters that may be new are those of newly named heads, listed afterwards in
+        `.new_parameters`. Raises TpoError when anything else is missing or unknown.
+        """
+        path = local_path(str(directory))
+        settings_path = Path(path) / SETTINGS
+        if not settings_path.exists():
+            raise TpoError(f"{directory} holds no saved TPO model (no {SETTINGS}): give the `model` folder of a run")
+        settings = json.loads(settings_path.read_text())
+        if settings["format"] != FORMAT:
+            raise TpoError(f"{directory} has format {settings['format']}, this code reads {FORMAT}: save it again")
+        config, saved = ModelConfig(**settings["model"]), settings["heads"]
+        names = saved if heads is None else list(heads)
+        lost = sorted(set(saved) - set(names))
+        if lost:
+            raise TpoError(f"{directory} has a trained {lost[0]} head that would be lost: add it to the stage's heads")
+        backbone = BACKBONES[config.backbone].load(path, weights=False)
+        backbone.add_lora(config.lora)
+        model = cls(config, backbone, load_processor(path, AutoTokenizer.from_pretrained(path), backbone), names)
+        model._load_weights(Path(path), may_be_new=sorted(set(names) - set(saved)), first_heads=not saved)
+        return model
+
+    def _load_weights(self, path: Path, *, may_be_new: list[str], first_heads: bool) -> None:
+        state: dict[str, Tensor] = {}
+        for file in sorted(path.glob("*.safetensors")):
+            state.update(load_file(file))
+        prefixes = [f"{part}.{name}" for name in may_be_new for part in ("heads", "task_tokens.vectors")]
+        if first_heads and may_be_new:
+            prefixes.append("task_tokens.loc_encoder.")
+        own = {saved_name(name): name for name in self.state_dict()}
+        missing = sorted(own.keys() - state.keys())
+        refused = [name for name in missing if not name.startswith(tuple(prefixes))]
+        unknown = sorted(state.keys() - own.keys())
+        if refused or unknown:
+            what = f"lacks {refused[0]}" if refused else f"holds {unknown[0]}, which the model does not have"
+            count = len(refused) + len(unknown)
+            raise TpoError(f"{path} does not fit its settings: it {what} ({count} names differ); save the model again")
+        self.load_state_dict({own[name]: value for name, value in state.items()}, strict=False)
+        self.new_parameters = missing
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the layout described at the top of this module into a local directory."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        state = {saved_name(name): value.detach().contiguous() for name, value in self.state_dict().items()}
+        save_torch_state_dict(state, path)
+        self.backbone.save_config(path)
+        self.processor.save(path)
+        settings = {"format": FORMAT, "heads": list(self.heads), "model": self.config.model_dump(mode="json")}
+        (path / SETTINGS).write_text(json.dumps(settings, indent=1))
+        (path / MANIFEST).write_text(json.dumps(self._manifest(), indent=1))
+
+    def _manifest(self) -> list[dict[str, object]]:
+        group_of = {name: group for group, members in self.groups().items() for name, _ in members}
+        trained = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
+        return [
+            {
+                "name": saved_name(name),
+                "shape": list(value.shape),
+                "dtype": str(value.dtype).removeprefix("torch."),
+                "group": group_of.get(name),
+                "trained": trained.get(name, False),
+            }
+            for name, value in self.state_dict().items()
+        ]
+
+    def head(self, name: str) -> TaskHead:
+        head = self.heads[name]
+        assert isinstance(head, TaskHead)
+        return head
+
+    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Parameters by group. In no group: frozen weights of the language model and parts that never run."""
+        found: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in self.named_parameters():
+            if name.startswith(VLM_PREFIX):
+                group = self.backbone.group_of(name.removeprefix(VLM_PREFIX))
+            else:
+                group = "task_vectors" if name.startswith("task_tokens.") else f"{name.split('.')[1]}_head"
+            if group is not None:
+                found.setdefault(group, []).append((name, parameter))
+        return found
+
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Unweighted losses {"lm": ..., <kind>: ...} and plain numbers for the log.
+
+        "lm" is the mean cross-entropy over labelled tokens, indicators included (the paper's assignment loss); the
+        loss of a head is there when the batch is of its kind and the model has it.
+        """
+        features = self.backbone.encode(batch.pixel_values_BTCHW)
+        with self.task_tokens.given_boxes(batch.slot_boxes_B4):
+            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
+            output = self.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, use_cache=False, **inputs)
+        hidden_BLC = output.last_hidden_state
+        losses, report = {"lm": self._lm_loss(hidden_BLC, batch.labels_BL)}, {}
+        if batch.kind in self.heads and batch.targets is not None:
+            slots_BL = batch.input_ids_BL == self.processor.slot_ids[batch.kind]
+            assert slots_BL.any(1).all(), f"a {batch.kind} sample has no slot: {batch.sample_ids}"
+            hidden_NC = hidden_BLC[torch.arange(len(slots_BL), device=slots_BL.device), slots_BL.int().argmax(1)]
+            with torch.autocast(hidden_NC.device.type, enabled=False):
+                result = self.head(batch.kind)(hidden_NC.float(), self._context(features, batch), batch.targets)
+            losses[batch.kind] = result.total
+            terms = {name: float(value.detach()) for name, value in result.losses.items()}
+            report = {f"{batch.kind}/{name}": value for name, value in {**terms, **result.report}.items()}
+        return losses, report
+
+    def _lm_loss(self, hidden_BLC: Tensor, labels_BL: Tensor) -> Tensor:
+        next_BL = labels_BL[:, 1:]
+        rows_BL = next_BL != IGNORED
+        logits_MV = self.backbone.lm_head(hidden_BLC[:, :-1][rows_BL]).float()
+        return F.cross_entropy(logits_MV, next_BL[rows_BL], reduction="sum") / rows_BL.sum().clamp(min=1)
+
+    def _context(self, features: VisualFeatures, batch: Batch) -> HeadContext:
+        return HeadContext(
+            patches_BTNC=features.patches_BTNC.float(),
+            grid_hw=self.backbone.grid_hw,
+            pixels_BTCHW=batch.pixel_values_BTCHW.float(),
+            frame_mask_BT=batch.frame_mask_BT,
+            times_s_BT=batch.times_s_BT,
+            duration_s_B=batch.duration_s_B,
+            size_wh_B2=batch.size_wh_B2,
+        )
+
+    @torch.no_grad()
+    def chat(self, examples: list[Example], max_new_tokens: int) -> list[Answer]:
+        """Greedy answers to the conversations up to their last answer, with a prediction for every head called."""
+        was_training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        batch = self.processor.collate([self.processor.encode(e, train=False) for e in examples], pad_left=True)
+        answers = self._answer(batch.to(device), max_new_tokens)
+        self.train(was_training)
+        return answers
+
+    def _answer(self, batch: Batch, max_new_tokens: int) -> list[Answer]:
+        features = self.backbone.encode(batch.pixel_values_BTCHW)
+        mask_BL = batch.attention_mask_BL
+        grammar = Grammar(
+            heads={self.processor.token_id(h.begin): (n, self.processor.slot_ids[n]) for n, h in HEADS.items()},
+            end_ids=frozenset(self.processor.end_token_ids() | self.backbone.end_token_ids()),
+            pad_id=self.processor.pad_id,
+        )
+        with self.task_tokens.given_boxes(batch.slot_boxes_B4):
+            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
+            prompt = self.backbone.hidden_states(batch.input_ids_BL, mask_BL, use_cache=True, **inputs)
+            decoded = greedy(
+                self.backbone.hidden_states, self.backbone.lm_head, prompt, mask_BL, grammar, max_new_tokens
+            )
+        predictions = self._predict(decoded, self._context(features, batch))
+        answers = []
+        for row, ids in enumerate(decoded.token_ids):
+            called = list(dict.fromkeys(grammar.heads[token][0] for token in ids if token in grammar.heads))
+            found = [predictions[row, name] for name in called if (row, name) in predictions]
+            text = self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            answers.append(Answer(text, ids, found, called))
+        return answers
+
+    def _predict(self, decoded: Decoded, context: HeadContext) -> dict[tuple[int, str], Prediction]:
+        predictions: dict[tuple[int, str], Prediction] = {}
+        for name, states in decoded.hidden.items():
+            if name not in self.heads:
+                continue
+            rows = torch.tensor(list(states), device=context.frame_mask_BT.device)
+            with torch.autocast(rows.device.type, enabled=False):
+                found = self.head(name).predict(torch.stack(list(states.values())).float(), context.rows(rows))
+            predictions |= {(row, name): one for row, one in zip(states, found, strict=True)}
+        return predictions
+
+
+def saved_name(name: str) -> str:
+    """Name of a tensor in the saved files: backbone tensors carry their Hugging Face names."""
+    return name.removeprefix(VLM_PREFIX)
+
+
+def local_path(uri: str) -> str:
+    """A local directory for a path, a URI, or a name on the Hugging Face hub. Raises TpoError when there is none."""
+    if "://" in uri:
+        return str(storage.fetch(uri))
+    if Path(uri).is_dir():
+        return uri
+    try:
+        return snapshot_download(uri)
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise TpoError(f"no model at {uri!r}: not a folder, and not to be had from the hub ({reason})") from error
+
+
+def load_processor(path: str, tokenizer: object, backbone: LlavaOnevision) -> Processor:
+    return Processor.load(
+        Path(path),
+        tokenizer,
+        image_size=backbone.image_size,
+        tokens_per_frame=backbone.tokens_per_frame,
+        video_token_id=backbone.video_token_id,
+    )
