@@ -86,7 +86,7 @@ KIND_OF_TASK = {
     "dense_caption": "chat",
     "grounded_mcq": "chat",
 }
-TARGET_KINDS = {"region": ("box",), "temporal": ("span", "saliency"), "mask": ("mask", "track"), "chat": ()}
+TARGET_KINDS = {"region": ("box",), "temporal": ("span",), "mask": ("mask", "track"), "chat": ()}
 MEDIA_KINDS = ("image", "video", "frames")
 UNLABELLED = "unlabelled"  # flag of a row whose labels are withheld (official test splits): readable, not trainable
 
@@ -209,8 +209,8 @@ def settle(sample: Sample) -> Sample:
 def validate(sample: Sample) -> list[str]:
     """Reason codes that make the sample unusable for training or evaluation; an empty list means usable.
 
-    Codes: bad_task, bad_media_kind, no_media, clip_empty, no_answer, marker_missing, bad_reference, no_target, nan,
-    moment_empty, moment_reversed, moment_before_start, moment_past_end, box_empty, box_outside_image,
+    Codes: bad_task, bad_media_kind, no_media, clip_empty, no_answer, marker_missing, prompt_mismatch, bad_reference,
+    no_target, nan, moment_empty, moment_reversed, moment_before_start, moment_past_end, box_empty, box_outside_image,
     frame_out_of_range, track_never_visible. Checks that need a size, frame count or duration wait until it is known
     (run `settle` first). A box that partly leaves its image is fine, and stays unclipped.
     """
@@ -218,7 +218,9 @@ def validate(sample: Sample) -> list[str]:
         return ["bad_task"]
     reasons = list(_media_reasons(sample)) + list(_turn_reasons(sample))
     kind = kind_of(sample)
-    if kind != "chat" and not any(target.kind in TARGET_KINDS[kind] for target in sample.targets):
+    refs = {ref for turn in sample.turns if turn.role == "assistant" for ref in turn.target_refs}
+    answered = {target.kind for i, target in enumerate(sample.targets) if i in refs}
+    if kind != "chat" and not answered & set(TARGET_KINDS[kind]):
         reasons.append("no_target")
     for target in sample.targets:
         reasons.extend(_target_reasons(target, sample.media[0] if sample.media else None))
@@ -244,6 +246,8 @@ def _turn_reasons(sample: Sample) -> Iterator[str]:
         yield "marker_missing"
     if sample.task == "track" and not any(TRACK_BOX in turn.text for turn in sample.turns if turn.role == "user"):
         yield "marker_missing"
+    if any(turn.text.count(TRACK_BOX) != len(turn.target_refs) for turn in sample.turns if turn.role == "user"):
+        yield "prompt_mismatch"
     for turn in sample.turns:
         bad_target = any(not 0 <= ref < len(sample.targets) for ref in turn.target_refs)
         bad_media = any(not 0 <= ref < len(sample.media) for ref in turn.media_refs)

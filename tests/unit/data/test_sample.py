@@ -66,6 +66,10 @@ def track_sample(entries):
     )
 
 
+def with_question(sample, text):
+    return dataclasses.replace(sample, turns=(dataclasses.replace(sample.turns[0], text=text), sample.turns[1]))
+
+
 def full_sample():
     entries = (
         TrackEntry(0, True, 0.5, (1.0, 2.0, 3.0, 4.0), Rle(4, 4, b"52203"), False),
@@ -144,8 +148,11 @@ def test_kinds_and_references():
         (dataclasses.replace(span_sample((0.0, 1.0)), targets=()), ["bad_reference", "no_target"]),
         (dataclasses.replace(span_sample((0.0, 1.0)), media=()), ["no_media", "bad_reference"]),
         (dataclasses.replace(span_sample((0.0, 1.0)), task="dance"), ["bad_task"]),
-        (dataclasses.replace(span_sample((0.0, 1.0)), turns=()), ["no_answer", "marker_missing"]),
-        (dataclasses.replace(track_sample([TrackEntry(0, True)]), task="box"), ["marker_missing"]),
+        (dataclasses.replace(span_sample((0.0, 1.0)), turns=()), ["no_answer", "marker_missing", "no_target"]),
+        (dataclasses.replace(track_sample([TrackEntry(0, True)]), task="box"), ["marker_missing", "no_target"]),
+        (with_question(track_sample([TrackEntry(0, True)]), "Track it."), ["marker_missing", "prompt_mismatch"]),
+        (with_question(span_sample((0.0, 1.0)), "When is <track_box>?"), ["prompt_mismatch"]),
+        (dataclasses.replace(span_sample((0.0, 1.0)), targets=(Target("saliency"),)), ["no_target"]),
     ],
 )
 def test_validate_names_every_defect(sample, reasons):
