@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tpo_core.data.instructions import conversation
 from tpo_core.data.loader import Example
 from tpo_core.data.sample import kind_of, prompt_boxes
 from tpo_core.errors import TpoError
@@ -138,7 +139,7 @@ class Processor:
     def segments(self, example: Example, *, train: bool) -> list[tuple[str, bool]]:
         """The conversation as (text, is an answer) pieces. A prompt ends where the last answer begins."""
         video = self.tokenizer.convert_ids_to_tokens(self.video_token_id)
-        turns = [(turn.role, turn.text.replace(video, "").strip()) for turn in example.sample.turns]
+        turns = [(turn.role, turn.text.replace(video, "").strip()) for turn in conversation(example.sample)]
         if not train:
             turns = [*(turns[:-1] if turns[-1][0] == "assistant" else turns), ("assistant", "")]
         messages, answers = [], []

@@ -69,6 +69,18 @@ def test_every_vision_and_connector_parameter_of_a_group_gets_a_gradient(make_mo
     assert [name for name, p in members if p.grad is None] == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_autocast_keeps_the_head_in_fp32(make_model, make_example, kind):
+    model, example = make_model(), make_example(kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses, _ = model(batch_of(model, [example]))
+    sum(losses.values()).backward()
+    assert losses[kind].dtype == torch.float32
+    exact = losses_of(model, [example])
+    torch.testing.assert_close(losses[kind], exact[kind], atol=0.05, rtol=0.05)
+    assert all(p.grad.isfinite().all() for _, p in model.groups()[f"{kind}_head"])
+
+
 def test_adapters_are_on_the_language_model_only(make_model):
     names = [name for name, _ in make_model().groups()["lora"]]
     assert any("lm_head" in name for name in names)
