@@ -1,4 +1,4 @@
-"""Moment retrieval: temporal IoU, R1@t and mIoU as the evaluator of CG-DETR (QVHighlights standalone_eval) computes them.
+"""Moment retrieval: temporal IoU, R1@t and mIoU as the evaluator that CG-DETR and TPO use computes them.
 
 Moments are (start, end) in seconds.
 """

@@ -3,7 +3,7 @@
 Scores a file of predictions against a file of truths, as one named official implementation does.
 
 charades_sta  implementation cgdetr
-    truth         JSONL with qid, relevant_windows [[start, end], ...]; or charades_sta_test.txt, where qid = line from 0
+    truth         JSONL with qid, relevant_windows [[start, end], ...]; or charades_sta_test.txt (qid = line, from 0)
     predictions   JSONL with qid, pred_relevant_windows [[start, end, score], ...], best first
 refcoco_acc   implementation pixels (IoU >= .5 in float64), lmms_eval, shikra, mdetr
     truth         JSONL with id, width, height, gt_xywh, optionally dataset

@@ -1,0 +1,74 @@
+"""python pipelines/promote.py --recipe NAME|PATH [key.path=value ...] [--dry-run] [--rollback]
+
+Makes the challenger the champion if every gate of the recipe holds; --rollback makes the champion before it champion
+again. The log of both is <work_uri>/promotion_log.jsonl. Exit status: 0 done (or would be, with --dry-run), 1 refused
+by a gate, 2 a user's mistake.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from tpo_core.config.load import load_recipe
+from tpo_core.errors import TpoError
+from tpo_core.execution.cli import main_guard
+from tpo_core.storage.uri import join
+from tpo_core.tracking.gates import GateResult
+from tpo_core.tracking.promotion import promote, rollback
+from tpo_core.tracking.registry import Registry, VersionInfo
+from tpo_core.tracking.server import default_uri, is_missing
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Promotes or rolls back; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
+    parser.add_argument("--recipe", required=True, help="name in pipelines/recipes, or a path")
+    parser.add_argument("overrides", nargs="*", help="key.path=value")
+    parser.add_argument("--dry-run", action="store_true", help="say what would happen, change nothing")
+    parser.add_argument("--rollback", action="store_true", help="undo the last promotion")
+    args = parser.parse_intermixed_args(argv)
+    recipe = load_recipe(args.recipe, args.overrides)
+    name, log_uri = recipe.tracking.model_name, join(recipe.work_uri, "promotion_log.jsonl")
+    uri = recipe.tracking.uri or default_uri(recipe.work_uri)
+    if is_missing(uri):
+        raise TpoError(f"there is no registry at {uri} yet: train and register a model with pipelines/full_tpo.py")
+    registry = Registry(uri)
+    would = "would be " if args.dry_run else ""
+    if args.rollback:
+        leaves, returns = rollback(registry, name, log_uri, dry_run=args.dry_run)
+        print(f"{would}rolled back: champion of {name} is {label(returns)} again, no longer v{leaves}")
+        return 0
+    result = promote(registry, name, recipe.promotion.gates, log_uri, dry_run=args.dry_run)
+    versions = f"challenger {label(result.challenger)} against {label(result.champion)} of {name}"
+    if result.gates:
+        print(table(result.gates))
+    if not result.ok:
+        failed = [gate.metric for gate in result.gates if not gate.ok]
+        print(f"refused: {versions}: {len(failed)} of {len(result.gates)} gates fail ({', '.join(failed)})")
+        return 1
+    print(f"{would}promoted: {versions}: all {len(result.gates)} gates hold")
+    return 0
+
+
+def label(version: VersionInfo | int | None) -> str:
+    """`v3`, or `the base model` where there is no version."""
+    number = version.version if isinstance(version, VersionInfo) else version
+    return "the base model" if number is None else f"v{number}"
+
+
+def table(gates: Sequence[GateResult]) -> str:
+    """One line a gate: metric, challenger, reference, verdict."""
+    width = max(len("gate"), *(len(gate.metric) for gate in gates))
+    lines = [f"{'gate':<{width}}  challenger  reference  verdict"]
+    for gate in gates:
+        verdict = f"{'ok' if gate.ok else 'FAIL'}: {gate.reason}"
+        lines.append(f"{gate.metric:<{width}}  {number(gate.value):>10}  {number(gate.reference):>9}  {verdict}")
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or a dash."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    main_guard(main)

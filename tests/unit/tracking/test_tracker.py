@@ -1,0 +1,142 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from tpo_core.errors import TpoError
+from tpo_core.tracking.server import connect, default_uri, is_missing, legal_name
+from tpo_core.tracking.tracker import MlflowTracker, NullTracker, flatten
+
+
+@pytest.fixture
+def open_tracker(mlflow_uri):
+    def opened(**more):
+        return MlflowTracker(mlflow_uri, "tracker tests", "run", close_deadline_s=60, **more)
+
+    return opened
+
+
+def steps(client, run_id, key):
+    return sorted((metric.step, metric.value) for metric in client.get_metric_history(run_id, key))
+
+
+def test_a_run_holds_what_was_logged(open_tracker, mlflow_uri, tmp_path):
+    (tmp_path / "history.jsonl").write_text("{}\n")
+    tracker = open_tracker()
+    tracker.log_params({"seed": 3, "stage": {"phases": [{"name": "a", "lr": 0.1}], "text": "x" * 9000}})
+    for step in (10, 20):
+        tracker.log_metrics({"loss/region": 1.0 / step, "test/acc@0.5": 0.5}, step)
+    tracker.set_tags({"commit": "abc"})
+    tracker.log_artifact(tmp_path / "history.jsonl", "train")
+    tracker.close()
+    client = connect(mlflow_uri)
+    run = client.get_run(tracker.wait_run_id())
+    assert run.info.status == "FINISHED"
+    assert run.data.params | {"stage.text": ""} == {
+        "seed": "3",
+        "stage.phases.a.name": "a",
+        "stage.phases.a.lr": "0.1",
+        "stage.text": "",
+    }
+    assert len(run.data.params["stage.text"]) == 6000
+    assert run.data.tags["commit"] == "abc"
+    assert steps(client, run.info.run_id, "loss/region") == [(10, 0.1), (20, 0.05)]
+    assert steps(client, run.info.run_id, "test/acc_at_0.5") == [(10, 0.5), (20, 0.5)]
+
+
+def test_artifacts_lie_beside_the_database(open_tracker, mlflow_uri, tmp_path):
+    (tmp_path / "gallery.png").write_bytes(b"png")
+    tracker = open_tracker()
+    tracker.log_artifact(tmp_path, "gallery")
+    tracker.close()
+    root = Path(mlflow_uri.removeprefix("sqlite:///")).parent / "artifacts"
+    assert (root / tracker.wait_run_id() / "artifacts" / "gallery" / "gallery.png").read_bytes() == b"png"
+
+
+def test_a_replay_does_not_extend_the_curve(open_tracker, mlflow_uri):
+    first = open_tracker()
+    first.log_params({"seed": 1})
+    for step in (1, 2, 3, 3):
+        first.log_metrics({"loss": float(step)}, step)
+    first.close("FAILED")
+    second = open_tracker(run_id=first.wait_run_id())
+    second.log_params({"seed": 1, "more": 2})
+    for step in (2, 3, 4, 5):
+        second.log_metrics({"loss": float(step)}, step)
+    second.close()
+    assert second.wait_run_id() == first.wait_run_id()
+    client = connect(mlflow_uri)
+    assert steps(client, first.wait_run_id(), "loss") == [(step, float(step)) for step in (1, 2, 3, 4, 5)]
+    assert client.get_run(first.wait_run_id()).data.params == {"seed": "1", "more": "2"}
+
+
+def test_a_changed_parameter_is_told_and_keeps_the_rest(open_tracker, mlflow_uri, caplog):
+    first = open_tracker()
+    first.log_params({"seed": 1})
+    first.close()
+    second = open_tracker(run_id=first.wait_run_id())
+    second.log_params({"seed": 2, "more": 3})
+    second.close()
+    assert "keeps its first value of seed" in caplog.text
+    assert connect(mlflow_uri).get_run(first.wait_run_id()).data.params == {"seed": "1", "more": "3"}
+
+
+def test_a_nested_run_names_its_parent(open_tracker, mlflow_uri):
+    parent = open_tracker()
+    parent.close()
+    child = open_tracker(parent_run_id=parent.wait_run_id())
+    child.close()
+    assert connect(mlflow_uri).get_run(child.wait_run_id()).data.tags["mlflow.parentRunId"] == parent.wait_run_id()
+
+
+def test_a_run_that_is_not_there_is_a_warning(open_tracker, caplog):
+    tracker = open_tracker(run_id="0" * 32)
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close()
+    assert "refused" in caplog.text
+    assert "2 records lost" in caplog.text
+
+
+def test_a_dead_server_neither_raises_nor_holds_up(caplog):
+    caplog.set_level(logging.WARNING)
+    tracker = MlflowTracker("http://127.0.0.1:9", "x", "run", queue_size=5, close_deadline_s=0.05)
+    for step in range(100):
+        tracker.log_metrics({"loss": 1.0}, step)
+    tracker.log_params({"seed": 1})
+    assert tracker.wait_run_id(deadline_s=0.01) is None
+    tracker.close()
+    tracker.close()
+    assert "102 records lost" in caplog.text
+
+
+def test_the_null_tracker_takes_everything(tmp_path):
+    tracker = NullTracker()
+    tracker.log_params({})
+    tracker.log_metrics({}, 1)
+    tracker.log_artifact(tmp_path, "x")
+    tracker.set_tags({})
+    tracker.close()
+
+
+def test_flatten_names_list_items_as_overrides_do():
+    assert flatten({"a": [{"name": "x", "n": 1}, 2], "b": {"c": None}}) == {
+        "a.x.name": "x",
+        "a.x.n": 1,
+        "a.1": 2,
+        "b.c": None,
+    }
+
+
+def test_names_are_spelled_as_mlflow_allows():
+    assert legal_name("test/region/acc@0.5") == "test/region/acc_at_0.5"
+    assert legal_name("test/mask/j&f") == "test/mask/j_and_f"
+    assert legal_name("a=b,c") == "a_b_c"
+
+
+def test_the_database_of_a_run_lies_in_its_work_folder(tmp_path):
+    uri = default_uri(str(tmp_path))
+    assert uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert is_missing(uri)
+    assert not is_missing("http://mlflow:5000")
+    with pytest.raises(TpoError, match=r"set tracking\.uri"):
+        default_uri("s3://bucket/run")

@@ -1,0 +1,132 @@
+"""Versions of a model in the MLflow registry, with the numbers that promotion reads, and aliases that name them."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tpo_core.errors import TpoError
+from tpo_core.tracking.server import MlflowException, connect, experiment_id, legal_name
+
+FINGERPRINT = "fingerprint"
+_METRICS, _BASE_METRICS = "metrics", "base_metrics"
+_ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # 3.17 gives the second for an alias that is not set
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """A registered version. metrics: flat, as evaluated; base_metrics: those of the base model on the same evaluation,
+    None when not recorded; uri: where its files are."""
+
+    version: int
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    base_metrics: dict[str, float] | None
+    uri: str
+
+
+class Registry:
+    """The model registry at an MLflow URI (a server or sqlite:///path). Unlike a tracker, it raises what goes wrong.
+
+    TpoError at once when nothing answers at the URI.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client = connect(uri)
+        try:
+            self._client.search_registered_models(max_results=1)
+        except MlflowException as error:
+            reason = str(error).splitlines()[0]
+            raise TpoError(f"no MLflow registry answers at {uri}: start it or set tracking.uri ({reason})") from error
+
+    def register_version(
+        self,
+        model_dir: Path,
+        name: str,
+        *,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        base_metrics: Mapping[str, float] | None,
+        run_id: str | None,
+        experiment: str,
+    ) -> VersionInfo:
+        """Copy the folder to the registry's artifact store and make it the next version of `name`.
+
+        A version of that name with the same tag `fingerprint` is the same model: it is returned, nothing is copied. So
+        a registration that was interrupted can simply be repeated.
+        """
+        for info in self.list(name):
+            if FINGERPRINT in tags and info.tags.get(FINGERPRINT) == tags[FINGERPRINT]:
+                return info
+        home = self._client.get_run(run_id).info.experiment_id if run_id else None
+        logged = self._client.create_logged_model(
+            home or experiment_id(self._client, experiment, self._uri), name=name, source_run_id=run_id
+        )
+        self._client.log_model_artifacts(logged.model_id, str(model_dir))
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        if not self._has(name):
+            self._client.create_registered_model(name)
+        numbers = {_METRICS: _to_json(metrics)}
+        if base_metrics is not None:
+            numbers[_BASE_METRICS] = _to_json(base_metrics)
+        # model_id: without it the version has no link to the logged model, and REST refuses a models:/ source.
+        made = self._client.create_model_version(
+            name,
+            source=f"models:/{logged.model_id}",
+            run_id=run_id,
+            model_id=logged.model_id,
+            tags={legal_name(k): str(v) for k, v in tags.items()} | numbers,
+        )
+        return self.get(name, int(made.version))
+
+    def get(self, name: str, version: int) -> VersionInfo:
+        """One version. MlflowException if it is not there."""
+        found = self._client.get_model_version(name, str(version))
+        tags = dict(found.tags)
+        metrics, base = tags.pop(_METRICS, "{}"), tags.pop(_BASE_METRICS, None)
+        uri = self._client.get_model_version_download_uri(name, str(version))
+        return VersionInfo(version, tags, _from_json(metrics), None if base is None else _from_json(base), uri)
+
+    def list(self, name: str) -> list[VersionInfo]:
+        """All versions, oldest first; empty for an unknown name."""
+        if not self._has(name):
+            return []
+        found = self._client.search_model_versions(f"name = '{name}'")
+        return [self.get(name, number) for number in sorted(int(one.version) for one in found)]
+
+    def get_alias(self, name: str, alias: str) -> VersionInfo | None:
+        """The version that an alias names, or None."""
+        try:
+            return self.get(name, int(self._client.get_model_version_by_alias(name, alias).version))
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return None
+            raise
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Make an alias name a version; it leaves the one that it named before."""
+        self._client.set_registered_model_alias(name, alias, str(version))
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Make an alias name nothing."""
+        self._client.delete_registered_model_alias(name, alias)
+
+    def _has(self, name: str) -> bool:
+        try:
+            self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return False
+            raise
+        return True
+
+
+def _to_json(metrics: Mapping[str, float]) -> str:
+    """JSON without NaN, which is written as null."""
+    return json.dumps({name: value if math.isfinite(value) else None for name, value in metrics.items()})
+
+
+def _from_json(text: str) -> dict[str, float]:
+    return {name: float("nan") if value is None else float(value) for name, value in json.loads(text).items()}
