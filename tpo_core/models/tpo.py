@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from tpo_core import storage
 from tpo_core.config.schema import ModelConfig
 from tpo_core.data.loader import Example
 from tpo_core.errors import TpoError
@@ -29,6 +28,7 @@ from tpo_core.models.backbones.llava_onevision import LlavaOnevision, VisualFeat
 from tpo_core.models.generation import Decoded, Grammar, greedy
 from tpo_core.models.processing import IGNORED, Batch, Processor
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
+from tpo_core.storage.commit import fetch
 
 BACKBONES = {LlavaOnevision.model_type: LlavaOnevision}
 VLM_PREFIX = "backbone.vlm."
@@ -260,7 +260,10 @@ def saved_name(name: str) -> str:
 def local_path(uri: str) -> str:
     """A local directory for a path, a URI, or a name on the Hugging Face hub. Raises TpoError when there is none."""
     if "://" in uri:
-        return str(storage.fetch(uri))
+        try:
+            return str(fetch(uri))
+        except FileNotFoundError as error:
+            raise TpoError(f"{uri} is no finished folder: copy the model there, and an empty _SUCCESS last") from error
     if Path(uri).is_dir():
         return uri
     try:
