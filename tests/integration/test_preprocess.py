@@ -1,6 +1,7 @@
 """Preprocessing on a local Ray: each media once, only what is missing, and nothing bad without a reason."""
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -69,18 +70,33 @@ def video(name: str) -> dict:
     return {"uri": name, "kind": "video"}
 
 
-@pytest.fixture
-def root(tmp_path):
-    """20 videos, each named by two samples of part train and, some, by one of part val, and an image."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """(root, output, result, lines) of one run over 20 videos, each named by two samples of part train and some by one
+    of part val, and an image."""
+    root = tmp_path_factory.mktemp("native")
     for number in range(N_VIDEOS):
-        write_video(tmp_path / f"own/videos/{number:02d}.mp4", number)
-    Image.new("RGB", (80, 60), (200, 100, 0)).save(tmp_path / "own/picture.png")
+        write_video(root / f"own/videos/{number:02d}.mp4", number)
+    Image.new("RGB", (80, 60), (200, 100, 0)).save(root / "own/picture.png")
     names = [f"videos/{number:02d}.mp4" for number in range(N_VIDEOS)]
     rows = [span_row(f"span{name}", name) for name in names] + [box_row(f"box{name}", video(name)) for name in names]
     rows.append(box_row("picture", {"uri": "picture.png", "kind": "image", "width": 80, "height": 60}, frame=None))
-    write_rows(tmp_path, "train", rows)
-    write_rows(tmp_path, "val", [span_row(f"val{name}", name) for name in names[:5]])
-    return tmp_path
+    write_rows(root, "train", rows)
+    write_rows(root, "val", [span_row(f"val{name}", name) for name in names[:5]])
+    output = tmp_path_factory.mktemp("built") / "out"
+    return root, output, *run(root, output)
+
+
+@pytest.fixture
+def root(built, tmp_path):
+    """A copy of the native data set that a test may change."""
+    return shutil.copytree(built[0], tmp_path / "native")
+
+
+@pytest.fixture
+def output(built, tmp_path):
+    """A copy of the finished shard set that a test may change."""
+    return shutil.copytree(built[1], tmp_path / "finished")
 
 
 def write_rows(root: Path, split: str, rows: list[dict]) -> None:
@@ -114,9 +130,8 @@ def identity(output: Path) -> dict[str, tuple[int, int]]:
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in sorted((output / "media").glob("*.arrow"))}
 
 
-def test_every_media_is_decoded_once_and_a_second_run_decodes_nothing(root, tmp_path):
-    output = tmp_path / "out"
-    result, lines = run(root, output)
+def test_every_media_is_decoded_once_however_many_samples_name_it(built):
+    _, output, result, lines = built
     assert result["samples"] == {"train": {"temporal": 20, "region": 21}, "val": {"temporal": 5}}
     assert (result["media"], result["decoded"], result["rejected"]) == (21, 21, {})
     shards = ShardSet.open(output)
@@ -140,13 +155,15 @@ def test_every_media_is_decoded_once_and_a_second_run_decodes_nothing(root, tmp_
     picture = load_example(shards, next(s for s in shards.samples("train") if s.sample_id == "own/picture"))
     assert picture.frames_THWC.shape == (1, 32, 43, 3)
 
-    before = identity(output)
+
+def test_a_second_run_decodes_nothing(built, root, output):
+    result, before = built[2], identity(output)
     again, _ = run(root, output)
     assert again == {**result, "decoded": 0, "shard_files_kept": result["shard_files"]}
     assert identity(output) == before
 
 
-def test_a_killed_run_loses_only_the_files_in_flight(root, tmp_path):
+def test_a_killed_run_loses_only_the_files_in_flight(built, root, tmp_path):
     output = tmp_path / "out"
     blocked = output / "media/00002.arrow"
     blocked.mkdir(parents=True)  # the worker that comes to this file dies on it
@@ -161,13 +178,10 @@ def test_a_killed_run_loses_only_the_files_in_flight(root, tmp_path):
     assert result["shard_files_kept"] == len(done)
     assert result["decoded"] < 21 or not done
     assert {name: file for name, file in identity(output).items() if name in done} == done
-    fresh, _ = run(root, tmp_path / "fresh")
-    assert fresh["digest"] == result["digest"]
+    assert result["digest"] == built[2]["digest"]
 
 
-def test_new_annotations_decode_nothing_and_a_damaged_file_only_itself(root, tmp_path):
-    output = tmp_path / "out"
-    run(root, output)
+def test_new_annotations_decode_nothing_and_a_damaged_file_only_itself(root, output):
     before = identity(output)
     write_rows(root, "val", [span_row("changed", f"videos/{k:02d}.mp4", (0.1, 0.9)) for k in range(1)])
     result, _ = run(root, output)
@@ -222,10 +236,9 @@ def test_bad_media_and_bad_annotations_are_rows_with_a_reason(root, tmp_path):
     assert "end_clipped" in kept["own/long"].provenance.flags
 
 
-def test_too_many_rejects_stop_the_job_and_say_why(root, tmp_path):
-    (root / "own/videos/00.mp4").write_bytes(b"")
-    output = tmp_path / "out"
-    with pytest.raises(TpoError, match=r"3 of 46 samples are rejected.*decode_failed 3.*rejected\.jsonl"):
+def test_too_many_rejects_stop_the_job_and_say_why(root, output):
+    add_rows(root, *(span_row(f"late{k}", "videos/01.mp4", (5.0, 6.0)) for k in range(3)))
+    with pytest.raises(TpoError, match=r"3 of 49 samples are rejected.*moment_past_end 3.*rejected\.jsonl"):
         run(root, output, config(reject_budget=0.05))
     assert len(rejected(output)) == 3
     with pytest.raises(TpoError, match="no finished shard set"):
@@ -251,15 +264,7 @@ def test_an_unknown_reader_is_named_with_the_nearest(root, tmp_path):
         run(root, tmp_path / "out", config(sources=sources))
 
 
-def test_a_limit_takes_the_first_samples(root, tmp_path):
-    sources = [{"name": "own", "reader": "jsonl", "root": "own", "split": "train", "part": "train", "limit": 3}]
-    result, _ = run(root, tmp_path / "out", config(sources=sources))
-    assert result["samples"] == {"train": {"temporal": 3}}
-    assert result["media"] == 3
-
-
-def test_a_worker_on_another_machine_sends_its_file_back(root, tmp_path, monkeypatch):
-    result, _ = run(root, tmp_path / "here")
+def test_a_worker_on_another_machine_sends_its_file_back(built, tmp_path, monkeypatch):
     worker = subject._ShardWorker
 
     class Elsewhere(worker):
@@ -267,4 +272,4 @@ def test_a_worker_on_another_machine_sends_its_file_back(root, tmp_path, monkeyp
             super().__init__("/nonexistent", "another node", deadline_s, progress)
 
     monkeypatch.setattr(subject, "_ShardWorker", Elsewhere)
-    assert run(root, tmp_path / "there")[0] == result
+    assert run(built[0], tmp_path / "there")[0] == built[2]

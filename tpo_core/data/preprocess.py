@@ -188,13 +188,22 @@ def _quiet_ray_data() -> Iterator[None]:
 def _progress(total: int, echo: Callable[[str], None]) -> Iterator[Any]:
     """A counter for the workers, and a thread that tells its rate and the time left every `PROGRESS_EVERY_S`."""
     counter: Any = _Progress.remote()  # type: ignore[attr-defined]
-    stopped, started = threading.Event(), time.monotonic()
+    stopped = threading.Event()
 
     def tell() -> None:
+        before, then = 0, time.monotonic()
         while not stopped.wait(PROGRESS_EVERY_S):
-            done, seconds = ray.get(counter.count.remote()), time.monotonic() - started
-            left = f"{(total - done) * seconds / done:.0f} s left" if done else "waiting for CPUs"
-            echo(f"decoded {done} of {total} media, {done / seconds:.1f}/s, {left}")
+            done, now = ray.get(counter.count.remote()), time.monotonic()
+            rate = (done - before) / (now - then)
+            left = (
+                f"{(total - done) / rate:.0f} s left"
+                if rate
+                else "no worker is decoding yet"
+                if not done
+                else "stalled"
+            )
+            echo(f"decoded {done} of {total} media, {rate:.1f}/s, {left}")
+            before, then = done, now
 
     thread = threading.Thread(target=tell, name="tpo-progress", daemon=True)
     thread.start()
