@@ -17,7 +17,7 @@ LEVELS = [
     {"evaluation", "train", "tune", "tracking", "execution"},
     {"pipelines"},
 ]
-MAY_ALSO = {("models", "heads"), ("config", "errors"), ("storage", "errors")}
+MAY_ALSO = {("models", "heads"), ("models", "data"), ("config", "errors"), ("storage", "errors")}
 
 # Packages that stay in few places, so that all else is tested in one process without a cluster.
 ONLY_IN = {

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# bash cluster/local_demo.sh: the quick-start recipe on a local Ray that this script starts, and stops when it ends.
+# The same path as a cluster: `ray job submit --working-dir . -- python pipelines/full_tpo.py`.
+# Arguments are overrides: bash cluster/local_demo.sh evaluation.limit_per_task=20
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# A job's `python` is the first on the head's PATH, so the environment comes first.
+export PATH="$PWD/.venv/bin:$PATH"
+export RAY_USAGE_STATS_ENABLED=0 RAY_DISABLE_IMPORT_WARNING=1 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+port="${TPO_DASHBOARD_PORT:-8265}"
+work="$PWD/runs/quickstart"
+mkdir -p "$work"
+pid_file="$work/ray.pid"
+
+stop_ray() {
+  [ -f "$pid_file" ] || return 0
+  # `ray start --block` takes its children along; the whole session of processes is ended, nobody else's.
+  kill -TERM -- "-$(cat "$pid_file")" 2>/dev/null || true
+  for _ in $(seq 50); do kill -0 -- "-$(cat "$pid_file")" 2>/dev/null || break; sleep 0.2; done
+  kill -KILL -- "-$(cat "$pid_file")" 2>/dev/null || true
+  rm -f "$pid_file"
+}
+stop_ray  # left behind by a demo that was killed
+trap stop_ray EXIT
+
+echo "starting a local Ray (log: runs/quickstart/ray.log)"
+setsid ray start --head --block --port=0 --num-cpus=2 --dashboard-port="$port" --disable-usage-stats \
+  --object-store-memory=1000000000 >"$work/ray.log" 2>&1 &
+echo $! >"$pid_file"
+for _ in $(seq 120); do
+  python - "$port" <<'PY' && break || sleep 0.5
+import sys, urllib.request
+try:
+    urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/api/version", timeout=2)
+except OSError:
+    raise SystemExit(1)
+PY
+  kill -0 "$(cat "$pid_file")" 2>/dev/null || { tail -n 5 "$work/ray.log"; echo "error: Ray did not start"; exit 1; }
+done
+
+ray job submit --address "http://127.0.0.1:$port" --working-dir . --log-style record --log-color false -- \
+  python pipelines/full_tpo.py --recipe quickstart "work_uri=$work" "$@" 2> >(grep -v -E "INFO|SUCC" >&2)
+python pipelines/promote.py --recipe quickstart "work_uri=$work" "$@"

@@ -1,0 +1,136 @@
+"""from pipelines.chain import build_chain: the chain as a graph of steps, shared by the entry points.
+
+    render > preprocess > evaluate_base, task_assignment > vision_task > multitask > evaluate > register
+
+A step here is thin: it hands a part of the recipe to the room that does the work, and names what determines its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tpo_core.evaluation.curves import loss_curves
+
+from pipelines.cluster import on_cluster
+from tpo_core.config.schema import PhaseConfig, Recipe, identity
+from tpo_core.data.preprocess import preprocess
+from tpo_core.data.quickstart.write import write_quickstart
+from tpo_core.data.shards import ShardSet
+from tpo_core.evaluation.evaluate import evaluate_part
+from tpo_core.execution.provenance import commit
+from tpo_core.execution.steps import Step, StepContext
+from tpo_core.tracking.promotion import EVALUATION
+from tpo_core.tracking.publish import Publisher
+from tpo_core.train.phase import read_history
+from tpo_core.train.ray_trainer import run_phase
+
+Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The bodies of the steps of one recipe."""
+
+    recipe: Recipe
+    publisher: Publisher
+    echo: Echo
+
+    def render(self, ctx: StepContext) -> dict[str, Any]:
+        """Writes the generated datasets in their native formats."""
+        assert self.recipe.data.generator is not None
+        return {"clips": write_quickstart(self.recipe.data.generator, ctx.output, self.echo)}
+
+    def preprocess(self, ctx: StepContext) -> dict[str, Any]:
+        """Native annotations and media to shards."""
+        root = self.recipe.data.root or str(ctx.inputs["render"].path)
+        return preprocess(self.recipe.data, root, ctx.output, echo=self.echo)
+
+    def train(self, stage_name: str, phase: PhaseConfig, last: str | None, ctx: StepContext) -> dict[str, Any]:
+        """One phase, from the weights of step `last` (None: the base model)."""
+        return run_phase(
+            self.recipe,
+            stage_name,
+            phase,
+            shards_uri=str(ctx.inputs["preprocess"].path),
+            init_uri=self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model"),
+            output=ctx.output,
+            open_tracker=self.publisher.phase_sink(phase_step_name(stage_name, phase), ctx.output),
+            resume=ctx.resumed,
+            echo=self.echo,
+        )
+
+    def evaluate(self, last: str | None, ctx: StepContext) -> dict[str, Any]:
+        """The model of step `last`, or the base model before TPO when None; the parts run side by side."""
+        model = self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model")
+        shards = str(ctx.inputs["preprocess"].path)
+        wanted = [part for part in self.recipe.evaluation.parts if part in ShardSet.open(shards).parts]
+        jobs = [partial(evaluate_part, self.recipe, model, shards, part, ctx.output) for part in wanted]
+        results = on_cluster(jobs, self.recipe.train, self.echo)
+        merged: dict[str, Any] = {"metrics": {}, "baseline": {}, "counts": {}}
+        for part, result in zip(wanted, results, strict=True):
+            merged["metrics"] |= result["metrics"]
+            merged["baseline"] |= result["baseline"]
+            merged["counts"][part] = result["counts"]
+        return merged
+
+    def register(self, last: str, phases: list[str], ctx: StepContext) -> dict[str, Any]:
+        """Gallery, curves and numbers to MLflow, a version to the registry, the alias `challenger` to it."""
+        measured, base = ctx.inputs["evaluate"], ctx.inputs["evaluate_base"]
+        curves = ctx.output / "loss_curves.png"
+        loss_curves({name: read_history(ctx.inputs[name].path / "history.jsonl") for name in phases}, curves)
+        shards = ctx.inputs["preprocess"]
+        pictures = {f"gallery/{part}": measured.path / part / "gallery" for part in self.recipe.evaluation.parts}
+        return self.publisher.register(
+            model=ctx.inputs[last].path / "model",
+            fingerprint=ctx.inputs[last].fingerprint,
+            tags={
+                "data_digest": ShardSet.open(str(shards.path)).digest,
+                "commit": commit() or "unknown",
+                "recipe": self.recipe.name,
+                "base": self.recipe.model.base,
+                EVALUATION: measured.inputs["preprocess"],
+            },
+            metrics=measured.result["metrics"],
+            base_metrics=base.result["metrics"],
+            pictures={folder: path for folder, path in pictures.items() if path.is_dir()} | {"curves": curves},
+        )
+
+
+def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
+    """All steps of a recipe, inputs before the steps that read them. Touches nothing."""
+    chain = Chain(recipe, publisher, echo)
+    data = identity(recipe.data)
+    steps: list[Step] = []
+    if recipe.data.generator is not None:
+        steps.append(Step("render", chain.render, {"generator": data["generator"]}))
+    rendered = ("render",) if recipe.data.generator is not None and recipe.data.root is None else ()
+    steps.append(Step("preprocess", chain.preprocess, {"data": data}, rendered))
+    measured = {"evaluation": identity(recipe.evaluation)}
+    base = {"base": recipe.model.base, "backbone": recipe.model.backbone}
+    steps.append(Step("evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",)))
+    phases: list[str] = []
+    for stage_name, stage in recipe.stages.items():
+        for phase in stage.phases:
+            last = phases[-1] if phases else None
+            what = {
+                "model": identity(recipe.model),
+                "stage": identity(stage) | {"phases": [identity(phase)]},
+                "seed": recipe.seed,
+            }
+            inputs = ("preprocess",) if last is None else ("preprocess", last)
+            phases.append(phase_step_name(stage_name, phase))
+            steps.append(Step(phases[-1], partial(chain.train, stage_name, phase, last), what, inputs))
+    last = phases[-1]
+    steps.append(Step("evaluate", partial(chain.evaluate, last), measured, ("preprocess", last)))
+    where = {"tracking_uri": recipe.tracking.uri, "model_name": recipe.tracking.model_name}
+    reads = ("preprocess", "evaluate_base", *phases, "evaluate")
+    steps.append(Step("register", partial(chain.register, last, phases), where, reads))
+    return steps
+
+
+def phase_step_name(stage_name: str, phase: PhaseConfig) -> str:
+    """`multitask`, or `vision_task.region` where a stage has phases of other names."""
+    return stage_name if phase.name == stage_name else f"{stage_name}.{phase.name}"

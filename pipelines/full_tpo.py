@@ -1,0 +1,60 @@
+"""python pipelines/full_tpo.py --recipe quickstart [key.path=value ...] [--dry-run]
+
+The whole chain: preprocess > task_assignment > vision_task > multitask > evaluate > register. A step whose result is
+there already is skipped, one that was cut off goes on where it was; each says so in one line, with the reason.
+
+On a cluster: ray job submit --working-dir . -- python pipelines/full_tpo.py --recipe videochat_tpo data.root=s3://...
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.chain import build_chain
+from pipelines.cluster import connect
+from pipelines.report import print_report
+from tpo_core.config.load import load_recipe
+from tpo_core.execution.cli import main_guard
+from tpo_core.execution.runner import run_steps
+from tpo_core.tracking.publish import Publisher
+
+
+def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = None) -> int:
+    """Parses, runs the chain (or its beginning, up to `until_step`), prints the table of the evaluation."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", required=True, help="name of a recipe in pipelines/recipes, or path of a YAML file")
+    parser.add_argument("overrides", nargs="*", help="changes of the recipe, as stages.multitask.lr.lora=1e-5")
+    parser.add_argument("--dry-run", action="store_true", help="print the graph and what would run; touch nothing")
+    parser.add_argument("--from-step", help="start here; what comes before must be finished")
+    parser.add_argument("--until-step", default=until_step, help="stop after this step")
+    args = parser.parse_intermixed_args(argv)
+    recipe = load_recipe(args.recipe, args.overrides)
+    work = recipe.work_uri if "://" in recipe.work_uri else os.path.abspath(recipe.work_uri)
+    steps = build_chain(recipe, Publisher(recipe, work), echo)
+    window = {"from_step": args.from_step, "until_step": args.until_step}
+    if args.dry_run:
+        for step in steps:
+            echo(f"{step.name:<16} reads {', '.join(step.inputs) or 'nothing'}")
+        run_steps(steps, work, dry_run=True, echo=echo, **window)
+        return 0
+    began = time.monotonic()
+    with connect(recipe):
+        done = run_steps(steps, work, echo=echo, **window)
+    if "register" in done:
+        print_report(done, echo)
+    echo(f"chain ended after {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def echo(line: str) -> None:
+    """Progress goes out at once: a job's log is read while it runs."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main_guard(lambda: run_chain(sys.argv[1:], doc=__doc__))

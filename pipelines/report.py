@@ -1,0 +1,71 @@
+"""print_report(...): the table at the end of a chain, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from tpo_core.execution.artifact import Artifact
+
+# Metrics worth a line, with the name that people use for them.
+HEADLINES = {
+    "region/acc@0.5": "region Acc@0.5",
+    "region/miou": "region mIoU",
+    "moment/r1@0.3": "moment R1@0.3",
+    "moment/r1@0.5": "moment R1@0.5",
+    "moment/r1@0.7": "moment R1@0.7",
+    "moment/miou": "moment mIoU",
+    "mask/j": "mask J",
+    "mask/f": "mask F",
+    "mask/j&f": "mask J&F",
+    "track/miou": "track mean IoU",
+    "qa/accuracy": "QA accuracy",
+    "activation/false": "false activation",
+    "activation/missed": "missed activation",
+}
+
+
+def metrics_table(measured: Mapping[str, float], base: Mapping[str, float], constant: Mapping[str, float]) -> Table:
+    """A row a metric; for each part the TPO model, the base model before TPO and the constant baseline, in percent."""
+    parts = list(dict.fromkeys(name.split("/")[0] for name in measured))
+    table = Table(title="TPO / base before TPO / best constant answer, in percent", title_justify="left")
+    table.add_column("metric")
+    for part in parts:
+        table.add_column(part, justify="right")
+    for name, label in HEADLINES.items():
+        cells = [
+            " / ".join(_percent(numbers.get(f"{part}/{name}")) for numbers in (measured, base, constant))
+            for part in parts
+        ]
+        if any(f"{part}/{name}" in measured for part in parts):
+            table.add_row(label, *cells)
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def times_table(done: Mapping[str, Artifact]) -> Table:
+    """How long each step took when it ran."""
+    table = Table(title="steps", title_justify="left")
+    table.add_column("step")
+    table.add_column("seconds", justify="right")
+    table.add_column("result in")
+    for name, artifact in done.items():
+        table.add_row(name, f"{artifact.provenance['seconds']:.0f}", artifact.uri)
+    return table
+
+
+def print_report(done: Mapping[str, Artifact], echo: Callable[[str], None]) -> None:
+    """The table of the evaluation, the time of each step, and where to look."""
+    console = Console(width=120, highlight=False)
+    measured, base, registered = done["evaluate"], done["evaluate_base"].result, done["register"].result
+    console.print(times_table(done))
+    console.print(metrics_table(measured.result["metrics"], base["metrics"], measured.result["baseline"]))
+    echo(f"registered {registered['name']} version {registered['version']} as challenger")
+    echo(f"gallery    {measured.uri}/test/gallery/gallery.png")
+    echo(f"curves     {done['register'].uri}/loss_curves.png")
+    echo(f"MLflow     mlflow ui --backend-store-uri {registered['uri']}")

@@ -1,0 +1,101 @@
+"""The constant baselines of one part: what answers that never look would score on the same requests as the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tpo_core.data.sample import Sample
+from tpo_core.data.shards import ShardSet
+from tpo_core.evaluation import baselines, truth
+from tpo_core.evaluation.measure import Scored, choose
+
+TRAIN_SAMPLES = 1000  # of each task: enough for a mean, a median and the most frequent answer
+
+
+def constant_baselines(shards: ShardSet, part: str, scored: Sequence[Scored]) -> dict[str, float]:
+    """Metrics under the model's own names ("<part>/region/acc@0.5", ...), constants taken from part `train`.
+
+    For moments the better of two per metric: the whole clip, and the median moment of train. Empty when the set has no
+    part `train`.
+    """
+    if "train" not in shards.parts:
+        return {}
+    train = choose(shards.samples("train"), TRAIN_SAMPLES)
+    found: dict[str, float] = {}
+    for task, one in (("region", _region), ("moment", _moment), ("mask", _mask), ("track", _track), ("qa", _qa)):
+        asked = [item for item in scored if item.task == task]
+        if asked and train.get(task):
+            found |= one(train[task], asked, train)
+    return {f"{part}/{name}": value for name, value in found.items()}
+
+
+def size_wh(sample: Sample) -> tuple[int, int]:
+    """Width and height of the original, which preprocessing filled in."""
+    media = sample.media[0]
+    assert media.width, f"{sample.sample_id} was not preprocessed"
+    assert media.height, f"{sample.sample_id} was not preprocessed"
+    return media.width, media.height
+
+
+def _region(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+    return baselines.constant_box(
+        np.array([truth.true_box(sample) for sample in known]),
+        np.array([size_wh(sample) for sample in known]),
+        np.array([item.truth for item in asked]),
+        np.array([(item.example.width, item.example.height) for item in asked]),
+    )
+
+
+def _moment(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+    durations = [item.example.duration_s for item in asked]
+    spans = [np.array(item.truth) for item in asked]
+    whole = baselines.whole_clip(spans, durations)
+    typical = baselines.constant_moment(
+        [truth.true_spans(sample) for sample in known],
+        [sample.media[0].sample_duration_s() or 1.0 for sample in known],
+        spans,
+        durations,
+    )
+    return {name: max(whole[name], typical[name]) for name in whole}
+
+
+def _boxes_of(train: dict[str, list[Sample]]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and sizes that stand for any object of train: of region samples, and the first box of tracks."""
+    boxes, sizes = [], []
+    for task in ("region", "track"):
+        for sample in train.get(task, []):
+            box = next((t.box for t in sample.targets if t.box is not None), None)
+            if box is not None:
+                boxes.append(box)
+                sizes.append(size_wh(sample))
+    return np.array(boxes, np.float64).reshape(-1, 4), np.array(sizes, np.float64).reshape(-1, 2)
+
+
+def _mask(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+    boxes, sizes = _boxes_of(train)
+    return (
+        baselines.constant_mask(boxes, sizes, [truth.true_masks(item.example) for item in asked]) if len(boxes) else {}
+    )
+
+
+def _track(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+    boxes, sizes = _boxes_of(train)
+    tracks = [truth.true_track(item.example) for item in asked]
+    held = np.array([(item.example.width, item.example.height) for item in asked])
+    return baselines.constant_track(boxes, sizes, tracks, held) if len(boxes) else {}
+
+
+def _qa(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+    return baselines.majority_answer(
+        [question_type(sample) for sample in known],
+        [truth.answer_text(sample) for sample in known],
+        [question_type(item.example.sample) for item in asked],
+        [str(item.truth) for item in asked],
+    )
+
+
+def question_type(sample: Sample) -> str:
+    """The first two words of the question: `what colour`, `how many`."""
+    return " ".join(truth.request_text(sample).lower().split()[:2])

@@ -1,0 +1,115 @@
+"""Evaluates a saved model (or a base before TPO) on one part of a shard set and leaves everything one may look at.
+
+<output>/<part>/metrics.json        flat metrics, counts, the constant baselines beside them
+<output>/<part>/predictions.jsonl   a row for each answered request
+<output>/<part>/gallery/*.png       predictions drawn on frames, truth beside prediction
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tpo_core.config.schema import Recipe
+from tpo_core.data.shards import ShardSet
+from tpo_core.evaluation import truth
+from tpo_core.evaluation.constants import constant_baselines
+from tpo_core.evaluation.gallery import GalleryItem, gallery
+from tpo_core.evaluation.measure import Scored, measure
+from tpo_core.models.tpo import SETTINGS, TpoModel, local_path
+
+GALLERY_TASKS = ("region", "moment", "mask", "track")
+
+
+def evaluate_part(
+    recipe: Recipe,
+    model_uri: str,
+    shards_uri: str,
+    part: str,
+    output: Path,
+    *,
+    threads: int,
+    echo: Callable[[str], None],
+) -> dict[str, Any]:
+    """Runs the model over a part and writes the folder above. Returns {metrics, counts, baseline}."""
+    torch.set_num_threads(threads)
+    folder = output / part
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = folder / "metrics.json"
+    if finished.exists():  # of an evaluation that was cut off at another part
+        return json.loads(finished.read_text())
+    model = load_model(recipe, model_uri)
+    shards = ShardSet.open(shards_uri)
+    measured = measure(model, shards, part, recipe.evaluation, echo)
+    with (folder / "predictions.jsonl").open("w") as file:
+        file.writelines(json.dumps(one.row()) + "\n" for one in measured.scored)
+    if model.heads:
+        gallery(pick(measured.scored, recipe.evaluation.gallery_size), folder / "gallery")
+    result = {
+        "metrics": measured.metrics,
+        "counts": measured.counts,
+        "baseline": constant_baselines(shards, part, measured.scored),
+    }
+    aside = finished.with_suffix(".partial")
+    aside.write_text(json.dumps(result, indent=1))
+    os.replace(aside, finished)
+    return result
+
+
+def load_model(recipe: Recipe, model_uri: str) -> TpoModel:
+    """A model that training saved, or a Hugging Face base without heads, ready to answer."""
+    if (Path(local_path(model_uri)) / SETTINGS).exists():
+        model = TpoModel.from_pretrained(model_uri)
+    else:
+        model = TpoModel.from_base(model_uri, recipe.model, heads=[])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()
+
+
+def pick(scored: Sequence[Scored], size: int) -> list[GalleryItem]:
+    """`size` answers for the gallery: the tasks in turn, at equal distances through its answers, not the best."""
+    by_task = {task: [one for one in scored if one.task == task] for task in GALLERY_TASKS}
+    tasks = [task for task in GALLERY_TASKS if by_task[task]]
+    chosen: list[Scored] = []
+    for number in range(size if tasks else 0):
+        task = tasks[number % len(tasks)]
+        share = -(-size // len(tasks))
+        group = by_task[task]
+        chosen.append(group[(number // len(tasks)) * len(group) // share])
+    return [gallery_item(one) for one in chosen]
+
+
+def gallery_item(one: Scored) -> GalleryItem:
+    """What the gallery draws of an answer."""
+    example = one.example
+    true: Any = {
+        "region": lambda: truth.true_box(example.sample),
+        "moment": lambda: truth.true_spans(example.sample),
+        "mask": lambda: truth.true_masks(example),
+        "track": lambda: truth.true_track(example),
+    }[one.task]()
+    predicted: Any = None
+    if one.found is not None:
+        predicted = {
+            "region": lambda: one.found.box_xyxy.numpy(),
+            "moment": lambda: one.found.spans_s[:1].numpy(),
+            "mask": lambda: one.found.masks_THW.numpy(),
+            "track": lambda: one.found.boxes_T4.numpy(),
+        }[one.task]()
+    return GalleryItem(
+        kind=one.task,
+        title=truth.request_text(example.sample),
+        question=truth.request_text(example.sample),
+        answer_text=one.answer.text,
+        frames_THWC=example.frames_THWC,
+        times_s=example.times_s,
+        size_wh=(example.width, example.height),
+        truth=true,
+        prediction=predicted,
+        score="  ".join(f"{name} {value:.2f}" for name, value in one.scores.items()),
+    )

@@ -1,0 +1,192 @@
+"""Asks a model the requests of one part and scores the answers: one flat dict of metrics and a row for each answer.
+
+Names are "<part>/<task>/<metric>", all in [0, 1]. A request that the model answers without the right head (missed
+activation) counts as a wrong answer of the task, never as a smaller denominator.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tpo_core.config.schema import EvaluationConfig
+from tpo_core.data.loader import Example, load_example
+from tpo_core.data.sample import Sample
+from tpo_core.data.shards import ShardSet
+from tpo_core.evaluation import truth
+from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
+from tpo_core.metrics import activation, answers, boxes, masks, moments, tracks
+from tpo_core.models.tpo import Answer, TpoModel
+
+
+@dataclass
+class Scored:
+    """One answered request. `scores` holds the task's own numbers; `truth` and `prediction` are plain JSON values
+    (masks, which are large, are left out); `example` and `found` stay for the gallery."""
+
+    task: str
+    example: Example
+    answer: Answer
+    found: Any
+    scores: dict[str, float]
+    truth: Any
+    prediction: Any
+
+    def row(self) -> dict[str, Any]:
+        """The record in predictions.jsonl."""
+        sample = self.example.sample
+        return {
+            "sample_id": sample.sample_id,
+            "task": self.task,
+            "request": truth.request_text(sample),
+            "answer": self.answer.text,
+            "activated": self.answer.activated,
+            "truth": self.truth,
+            "prediction": self.prediction,
+            "scores": self.scores,
+        }
+
+
+@dataclass
+class Measured:
+    """Metrics of one part, and what they were computed from."""
+
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    scored: list[Scored] = field(default_factory=list)
+
+
+def measure(
+    model: TpoModel, shards: ShardSet, part: str, config: EvaluationConfig, echo: Callable[[str], None]
+) -> Measured:
+    """Scores the model on the chosen samples of a part, the same for every model."""
+    chosen = choose(shards.samples(part), config.limit_per_task)
+    scored: list[Scored] = []
+    total = sum(len(samples) for samples in chosen.values())
+    for task, samples in chosen.items():
+        for group in chunks(samples, config.batch_size):
+            examples = [load_example(shards, sample) for sample in group]
+            for example, answer in zip(examples, model.chat(examples, config.max_new_tokens), strict=True):
+                scored.append(score(task, example, answer))
+        echo(f"evaluate  {part}  {len(scored)}/{total}  {task} done")
+    return Measured(summarize(part, scored), {task: len(samples) for task, samples in chosen.items()}, scored)
+
+
+def choose(samples: Iterable[Sample], limit: int | None) -> dict[str, list[Sample]]:
+    """Samples by measured task; with a limit, that many at equal distances, so that every dataset of a task is met."""
+    by_task: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        task = truth.measured_task(sample)
+        if task is not None:
+            by_task[task].append(sample)
+    chosen = {}
+    for task in sorted(by_task):
+        found = by_task[task]
+        count = len(found) if limit is None else min(limit, len(found))
+        chosen[task] = [found[i * len(found) // count] for i in range(count)]
+    return chosen
+
+
+def chunks(items: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    """Consecutive runs of at most `size` items."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def score(task: str, example: Example, answer: Answer) -> Scored:
+    """Compares one answer with the truth of its sample."""
+    head = truth.HEAD_OF.get(task)
+    by_head = dict(zip(answer.activated, answer.predictions, strict=False))  # a base model calls heads it does not have
+    found = by_head.get(head) if head else None
+    scores, true, predicted = SCORERS[task](example, answer, found)
+    return Scored(task, example, answer, found, scores, true, predicted)
+
+
+def _region(example: Example, answer: Answer, found: BoxPrediction | None) -> tuple[dict[str, float], Any, Any]:
+    true = truth.true_box(example.sample)
+    predicted = None if found is None else found.box_xyxy.numpy().astype(np.float64)
+    iou = 0.0 if predicted is None else float(boxes.iou(predicted[None], true[None])[0])
+    return {"iou": iou}, true.tolist(), None if predicted is None else predicted.tolist()
+
+
+def _moment(example: Example, answer: Answer, found: SpanPrediction | None) -> tuple[dict[str, float], Any, Any]:
+    true = truth.true_spans(example.sample)
+    predicted = np.zeros((0, 2)) if found is None else found.spans_s.numpy().astype(np.float64)
+    return {"iou": moments.top1_tiou(predicted, true)}, true.tolist(), predicted[0].tolist() if len(predicted) else None
+
+
+def _mask(example: Example, answer: Answer, found: MaskPrediction | None) -> tuple[dict[str, float], Any, Any]:
+    true = truth.true_masks(example)
+    predicted = np.zeros_like(true) if found is None else found.masks_THW.numpy()
+    j, f = masks.jaccard(predicted, true), masks.boundary_f(predicted, true)
+    return {"j": float(np.mean(j)), "f": float(np.mean(f))}, None, None
+
+
+def _track(example: Example, answer: Answer, found: MaskPrediction | None) -> tuple[dict[str, float], Any, Any]:
+    true = truth.true_track(example)
+    predicted = np.full_like(true, np.nan) if found is None else found.boxes_T4.numpy().astype(np.float64)
+    return {"iou": float(tracks.mean_iou(predicted, true))}, _plain(true), _plain(predicted)
+
+
+def _qa(example: Example, answer: Answer, found: None) -> tuple[dict[str, float], Any, Any]:
+    true = truth.answer_text(example.sample)
+    return {"right": float(answers.matches(answer.text, true))}, true, answer.text
+
+
+def _caption(example: Example, answer: Answer, found: None) -> tuple[dict[str, float], Any, Any]:
+    return {}, truth.answer_text(example.sample), answer.text
+
+
+SCORERS: dict[str, Callable[..., tuple[dict[str, float], Any, Any]]] = {
+    "region": _region,
+    "moment": _moment,
+    "mask": _mask,
+    "track": _track,
+    "qa": _qa,
+    "caption": _caption,
+}
+
+
+def _plain(boxes_T4: np.ndarray) -> list[list[float] | None]:
+    return [None if np.isnan(box).any() else box.tolist() for box in boxes_T4]
+
+
+def summarize(part: str, scored: Sequence[Scored]) -> dict[str, float]:
+    """The metrics of the answered requests of a part; a task without requests has none."""
+    by_task: dict[str, list[Scored]] = defaultdict(list)
+    for one in scored:
+        by_task[one.task].append(one)
+    metrics: dict[str, float] = {}
+    for task, group in by_task.items():
+        values = {name: np.array([one.scores[name] for one in group]) for name in group[0].scores}
+        metrics |= {f"{part}/{task}/{name}": value for name, value in TASK_METRICS[task](values).items()}
+    asked = [(one.answer.activated, truth.HEAD_OF.get(one.task)) for one in scored]
+    metrics |= {f"{part}/activation/{name}": value for name, value in activation.rates(asked).items()}
+    return metrics
+
+
+def _region_metrics(values: dict[str, np.ndarray]) -> dict[str, float]:
+    return {"acc@0.5": boxes.acc_at(values["iou"]), "miou": boxes.miou(values["iou"])}
+
+
+def _moment_metrics(values: dict[str, np.ndarray]) -> dict[str, float]:
+    recalls = {f"r1@{t:g}": moments.recall_at(values["iou"], t) for t in moments.THRESHOLDS}
+    return recalls | {"miou": float(np.mean(values["iou"]))}
+
+
+def _mask_metrics(values: dict[str, np.ndarray]) -> dict[str, float]:
+    j, f = float(np.mean(values["j"])), float(np.mean(values["f"]))
+    return {"j": j, "f": f, "j&f": (j + f) / 2}
+
+
+TASK_METRICS: dict[str, Callable[[dict[str, np.ndarray]], dict[str, float]]] = {
+    "region": _region_metrics,
+    "moment": _moment_metrics,
+    "mask": _mask_metrics,
+    "track": lambda values: {"miou": float(np.mean(values["iou"]))},
+    "qa": lambda values: {"accuracy": float(np.mean(values["right"]))},
+    "caption": lambda values: {},
+}
