@@ -1,0 +1,63 @@
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tpo_core.data.loader import MicroBatch, Prefetcher
+from tpo_core.train.build import LoaderBatches
+
+
+class TwoAStep:
+    """A loader of six steps of two micro-batches, whose examples are their own numbers."""
+
+    steps = 6
+
+    def plan(self, step):
+        return [MicroBatch("chat", (10 * step + position,)) for position in range(2)]
+
+    def examples(self, micro):
+        return list(micro.indices)
+
+    def prefetch(self, first_step, end_step, prepare, *, depth=2):
+        return Prefetcher(self, first_step, end_step, prepare, depth)
+
+
+@dataclass
+class Numbers:
+    values: list
+
+    def to(self, device):
+        return self.values, str(device)
+
+
+@pytest.fixture
+def batches():
+    processor = SimpleNamespace(encode=lambda example: example + 0.5, collate=Numbers)
+    made = LoaderBatches(TwoAStep(), processor, counts={"chat": 1}, device=torch.device("cpu"))
+    yield made
+    made.close()
+
+
+def test_each_step_gets_its_micro_batches_encoded_and_on_the_device(batches):
+    assert [list(batches.step(step)) for step in (0, 1)] == [
+        [([0.5], "cpu"), ([1.5], "cpu")],
+        [([10.5], "cpu"), ([11.5], "cpu")],
+    ]
+
+
+def test_a_resumed_run_starts_in_the_middle_and_ends_with_the_phase(batches):
+    assert [len(list(batches.step(step))) for step in (4, 5)] == [2, 2]
+    assert list(batches.step(6)) == []
+
+
+def test_steps_out_of_order_are_a_bug(batches):
+    list(batches.step(0))
+    with pytest.raises(AssertionError, match="step 3 was asked for, the loader is at 1"):
+        next(batches.step(3))
+
+
+def test_closing_before_the_end_stops_the_thread(batches):
+    next(batches.step(0))
+    batches.close()
+    assert not batches.ahead._thread.is_alive()
