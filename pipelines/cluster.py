@@ -34,7 +34,7 @@ def connect(recipe: Recipe) -> Iterator[None]:
     ray.init(
         address="auto" if submitted else "local",
         include_dashboard=None if submitted else False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
         log_to_driver=False,
         runtime_env={"env_vars": {key: os.environ[key] for key in QUIET}},
     )

@@ -291,7 +291,7 @@ def train(args: argparse.Namespace, state_path: Path) -> Pretrainer:
     for step in range(first, args.steps):
         rng = np.random.default_rng([step, 11])
         looking = step < args.look_steps and not args.blind
-        whole = not args.blind and step % 4 == 3 and step >= args.frames_only
+        whole = not args.blind and step % 2 == 1 and step >= args.frames_only
         size = 96 if looking else 16 if whole else 64
         batch = make_batch(pool, encoder, rng, size=size, whole_clips=whole, blind=args.blind)
         for group in optimizer.param_groups:

@@ -21,6 +21,8 @@ from tpo_core.heads.base import MaskTargets, RegionTargets, Targets, TemporalTar
 
 @dataclass(frozen=True)
 class Builder:
+    """How a kind's labels become tensors: `one` of an example and the mask size, `stack` of rows and a frame count."""
+
     one: Callable[[Example, int], Any]
     stack: Callable[[list[Any], int], Targets]
 

@@ -8,7 +8,7 @@ The vectors enter by a forward hook on the input embedding, never by `inputs_emb
 positions of models with multimodal rotary embeddings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,21 +58,25 @@ class BoxEncoder(nn.Sequential):
 class TaskTokens(nn.Module):
     """One learnable vector (C,) for each active head, and the box encoder; parameter group `task_vectors`.
 
-    slot_ids: head name -> id of its slot token. embedding_std: standard deviation of the entries of an ordinary
-    embedding row. The published vectors start as plain randn, an order of magnitude or more beyond ordinary rows; ours
-    start as randn times `embedding_std`, which small models need in order not to be swamped by one token.
+    slot_ids: head name -> id of its slot token. The published vectors start as plain randn, an order of magnitude or
+    more beyond ordinary embedding rows; `start` scales new ones down to such rows, once the embedding has its weights.
     Without heads (stage task_assignment) there is nothing here and every task token keeps its mean row.
     """
 
-    def __init__(self, slot_ids: dict[str, int], track_box_id: int, hidden_size: int, embedding_std: float) -> None:
+    def __init__(self, slot_ids: dict[str, int], track_box_id: int, hidden_size: int) -> None:
         super().__init__()
         self.slot_ids = dict(slot_ids)
         self.track_box_id = track_box_id
-        self.vectors = nn.ParameterDict(
-            {head: nn.Parameter(torch.randn(hidden_size) * embedding_std) for head in slot_ids}
-        )
+        self.vectors = nn.ParameterDict({head: nn.Parameter(torch.randn(hidden_size)) for head in slot_ids})
         self.loc_encoder = BoxEncoder(hidden_size) if slot_ids else None
         self._boxes_B4: Tensor | None = None
+
+    @torch.no_grad()
+    def start(self, heads: Iterable[str], embedding: nn.Embedding) -> None:
+        """Scales fresh vectors to the standard deviation of the embedding's entries: one token must not swamp a small
+        model. The embedding must hold its trained weights by now."""
+        for head in heads:
+            self.vectors[head].mul_(embedding.weight.std())
 
     @contextmanager
     def given_boxes(self, boxes_B4: Tensor) -> Iterator[None]:

@@ -65,7 +65,6 @@ class TpoModel(nn.Module):
             {name: processor.slot_ids[name] for name in self.heads},
             processor.token_id(TRACK_BOX),
             hidden_size,
-            float(embedding.weight.detach().std()),
         )
         embedding.register_forward_hook(self.task_tokens.embed)
         self.new_parameters: list[str] = []
@@ -78,7 +77,9 @@ class TpoModel(nn.Module):
         backbone = BACKBONES[config.backbone].load(path, weights=True)
         add_task_tokens(tokenizer, backbone.vlm)
         backbone.add_lora(config.lora)
-        return cls(config, backbone, load_processor(path, tokenizer, backbone), heads)
+        model = cls(config, backbone, load_processor(path, tokenizer, backbone), heads)
+        model.task_tokens.start(model.heads, backbone.vlm.get_input_embeddings())
+        return model
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, heads: Iterable[str] | None = None) -> "TpoModel":
@@ -102,7 +103,9 @@ class TpoModel(nn.Module):
         backbone = BACKBONES[config.backbone].load(path, weights=False)
         backbone.add_lora(config.lora)
         model = cls(config, backbone, load_processor(path, AutoTokenizer.from_pretrained(path), backbone), names)
-        model._load_weights(Path(path), may_be_new=sorted(set(names) - set(saved)), first_heads=not saved)
+        new = sorted(set(names) - set(saved))
+        model._load_weights(Path(path), may_be_new=new, first_heads=not saved)
+        model.task_tokens.start(new, backbone.vlm.get_input_embeddings())
         return model
 
     def _load_weights(self, path: Path, *, may_be_new: list[str], first_heads: bool) -> None:

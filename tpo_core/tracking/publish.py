@@ -15,16 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.tracking.registry import FINGERPRINT, Registry
-from tpo_core.tracking.server import connect, default_uri, experiment_id
+from tpo_core.tracking.server import MlflowException, connect, default_uri, experiment_id
 from tpo_core.tracking.tracker import MlflowTracker
 
 LOG = logging.getLogger(__name__)
 CHALLENGER = "challenger"
 RUN_FILE = "mlflow_run.json"
+PICTURES_DEADLINE_S = 120.0  # dozens of files to a server far away; nothing waits for this run any more
 _PIPELINE_TAG = "tpo_recipe"
 
 
@@ -91,7 +90,13 @@ class Publisher:
         """Logs recipe, metrics and pictures (folder in the run -> file or folder) to the parent run, registers `model`
         and gives it the alias `challenger`. Returns what it made; may be repeated."""
         config = self.recipe.tracking
-        tracker = MlflowTracker(self.uri, config.experiment, self.recipe.name, run_id=self.parent_run_id)
+        tracker = MlflowTracker(
+            self.uri,
+            config.experiment,
+            self.recipe.name,
+            run_id=self.parent_run_id,
+            close_deadline_s=PICTURES_DEADLINE_S,
+        )
         tracker.log_params(self.recipe.model_dump(mode="json"))
         tracker.log_metrics(metrics, step=0)
         tracker.log_metrics({f"base/{name}": value for name, value in base_metrics.items()}, step=0)

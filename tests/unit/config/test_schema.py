@@ -197,7 +197,7 @@ def test_identity_ignores_where_and_how():
     base = recipe()
     moved = recipe(
         work_uri="s3://elsewhere",
-        train={"workers": 2, "strategy": "zero2"},
+        train={"workers": 2, "strategy": "ddp"},
         tracking={"uri": "http://mlflow"},
         data={"root": "/data", "sources": [SOURCE], "reject_budget": 0.5},
         evaluation={"batch_size": 1},

@@ -10,7 +10,7 @@ SLOT, BOX = 5, 6
 @pytest.fixture
 def tokens() -> TaskTokens:
     torch.manual_seed(0)
-    return TaskTokens({"region": SLOT}, BOX, hidden_size=32, embedding_std=0.02)
+    return TaskTokens({"region": SLOT}, BOX, hidden_size=32)
 
 
 def test_only_slot_rows_are_replaced_and_by_the_vector(tokens):
@@ -42,7 +42,7 @@ def test_gradients_reach_vector_and_encoder_and_stay_finite_beside_rows_without_
 
 
 def test_without_heads_there_is_nothing_to_learn_or_replace():
-    empty = TaskTokens({}, BOX, hidden_size=32, embedding_std=0.02)
+    empty = TaskTokens({}, BOX, hidden_size=32)
     rows = torch.randn(1, 2, 32)
     with empty.given_boxes(torch.zeros(1, 4)):
         assert torch.equal(empty.embed(None, (torch.tensor([[SLOT, BOX]]),), rows), rows)

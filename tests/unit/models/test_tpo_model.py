@@ -140,6 +140,14 @@ def test_new_heads_are_the_only_new_parameters(make_model, tmp_path):
     assert all(name.startswith(("heads.mask.", "task_tokens.vectors.mask")) for name in again.new_parameters)
 
 
+def test_new_task_vectors_start_at_the_scale_of_the_trained_embedding(make_model, tmp_path):
+    make_model(heads=()).save_pretrained(tmp_path)
+    loaded = TpoModel.from_pretrained(tmp_path, heads=["region", "mask"])
+    scale = loaded.backbone.vlm.get_input_embeddings().weight.std()
+    for vector in loaded.task_tokens.vectors.values():
+        assert 0.5 < float(vector.std() / scale) < 2
+
+
 def test_loading_refuses_missing_unknown_and_lost_parameters(make_model, tmp_path):
     make_model(heads=("region",)).save_pretrained(tmp_path)
     with pytest.raises(TpoError, match="would be lost"):

@@ -72,7 +72,7 @@ def write_real(folder: Path, echo: Callable[[str], None]) -> bool:
     for path, text in (
         (folder / "charades" / "charades_sta_train.txt", "\n".join(moments) + "\n"),
         (folder / "charades" / "Charades_v1_train.csv", "\n".join(durations) + "\n"),
-        (folder / "videochat2_it" / "questions.json", json.dumps(chat)),
+        (folder / "videochat2_it" / "films.json", json.dumps(chat)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
