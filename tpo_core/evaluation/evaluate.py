@@ -72,16 +72,15 @@ def load_model(recipe: Recipe, model_uri: str) -> TpoModel:
 
 
 def pick(scored: Sequence[Scored], size: int) -> list[GalleryItem]:
-    """`size` answers for the gallery: the tasks in turn, at equal distances through its answers, not the best."""
-    by_task = {task: [one for one in scored if one.task == task] for task in GALLERY_TASKS}
-    tasks = [task for task in GALLERY_TASKS if by_task[task]]
-    chosen: list[Scored] = []
-    for number in range(size if tasks else 0):
-        task = tasks[number % len(tasks)]
-        share = -(-size // len(tasks))
-        group = by_task[task]
-        chosen.append(group[(number // len(tasks)) * len(group) // share])
-    return [gallery_item(one) for one in chosen]
+    """At most `size` answers for the gallery, none twice: the tasks in turn, at equal distances through its answers."""
+    groups = [[one for one in scored if one.task == task] for task in GALLERY_TASKS]
+    groups = [group for group in groups if group]
+    share = -(-size // len(groups)) if groups else 0
+    columns = [
+        [group[i * len(group) // share] for i in range(share)] if len(group) > share else group for group in groups
+    ]
+    chosen = [column[row] for row in range(share) for column in columns if row < len(column)]
+    return [gallery_item(one) for one in chosen[:size]]
 
 
 def gallery_item(one: Scored) -> GalleryItem:

@@ -7,7 +7,7 @@ activation) counts as a wrong answer of the task, never as a smaller denominator
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ def measure(
         for group in chunks(samples, config.batch_size):
             examples = [load_example(shards, sample) for sample in group]
             for example, answer in zip(examples, model.chat(examples, config.max_new_tokens), strict=True):
-                scored.append(score(task, example, answer))
+                scored.append(score(task, example, answer, model.heads))
         echo(f"evaluate  {part}  {len(scored)}/{total}  {task} done")
     return Measured(summarize(part, scored), {task: len(samples) for task, samples in chosen.items()}, scored)
 
@@ -96,11 +96,11 @@ def chunks(items: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def score(task: str, example: Example, answer: Answer) -> Scored:
-    """Compares one answer with the truth of its sample."""
+def score(task: str, example: Example, answer: Answer, heads: Collection[str]) -> Scored:
+    """Compares one answer of a model with these heads with the truth of its sample."""
     head = truth.HEAD_OF.get(task)
-    by_head = dict(zip(answer.activated, answer.predictions, strict=False))  # a base model calls heads it does not have
-    found = by_head.get(head) if head else None
+    called = [name for name in answer.activated if name in heads]  # a base model calls heads it does not have
+    found = dict(zip(called, answer.predictions, strict=True)).get(head) if head else None
     scores, true, predicted = SCORERS[task](example, answer, found)
     return Scored(task, example, answer, found, scores, true, predicted)
 

@@ -1,0 +1,166 @@
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from tests.unit.evaluation.conftest import (
+    ANSWER,
+    BOX,
+    HEAD_OF,
+    TASK_OF,
+    FakeModel,
+    answer_with,
+    make_example,
+    make_sample,
+    prediction_of,
+)
+from tpo_core.config.schema import EvaluationConfig
+from tpo_core.evaluation.measure import choose, measure, score, summarize
+from tpo_core.models.tpo import Answer
+
+HEADS = ("region", "temporal", "mask")
+FAR_BOX = (30.0, 20.0, 38.0, 28.0)
+
+
+def scored(task, answer, heads=HEADS, **sample):
+    return score(task, make_example(task, **sample), answer, heads)
+
+
+def test_a_limit_takes_samples_at_equal_distances_so_that_every_dataset_is_met():
+    samples = [make_sample("region", number, dataset=name) for name in "abcd" for number in range(5)]
+    chosen = choose(samples, 4)["region"]
+    assert [sample.sample_id for sample in chosen] == [f"{name}/val/region-0" for name in "abcd"]
+    assert choose(samples, 4)["region"] == chosen
+    assert choose(samples, None)["region"] == choose(samples, 99)["region"] == samples
+    numbers = [samples.index(sample) for sample in choose(samples, 7)["region"]]
+    assert {after - before for before, after in pairwise(numbers)} <= {2, 3}
+
+
+def test_tasks_are_chosen_apart_and_a_task_without_a_metric_is_left_out():
+    mixed = [make_sample(task, number) for number in range(6) for task in TASK_OF]
+    mixed.append(make_sample("qa"))
+    chosen = choose(mixed, 2)
+    assert {task: len(samples) for task, samples in chosen.items()} == dict.fromkeys(TASK_OF, 2)
+    assert choose([], 3) == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "scores"),
+    [
+        ("region", {"iou": 1.0}),
+        ("moment", {"iou": 1.0}),
+        ("mask", {"j": 0.75, "f": 0.75}),  # on one of four frames it is not there, and predicted all the same
+        ("track", {"iou": 1.0}),  # overlap counts where the object is
+    ],
+)
+def test_a_prediction_that_is_the_truth(task, scores):
+    assert scored(task, answer_with(HEAD_OF[task])).scores == pytest.approx(scores)
+
+
+@pytest.mark.parametrize(("task", "head"), HEAD_OF.items())
+def test_a_missed_activation_is_a_wrong_answer_and_stays_in_the_denominator(task, head):
+    missed = scored(task, answer_with(text="It is there."))
+    assert missed.found is None
+    right = scored(task, answer_with(head))
+    metrics = summarize("val", [right, missed])
+    first = next(iter(right.scores))
+    lone = summarize("val", [right])
+    name = {"region": "miou", "moment": "miou", "mask": first, "track": "miou"}[task]
+    absent = missed.scores[first]  # masks: both empty on the frame without the object
+    assert absent == {"mask": 0.25}.get(task, 0.0)
+    assert metrics[f"val/{task}/{name}"] == pytest.approx((lone[f"val/{task}/{name}"] + absent) / 2)
+    assert metrics["val/activation/missed"] == 0.5
+
+
+def test_the_right_answer_is_found_among_several_heads_but_activation_was_wrong():
+    both = scored("region", answer_with("temporal", "region"))
+    assert both.scores == {"iou": 1.0}
+    assert summarize("val", [both]) == {
+        "val/region/acc@0.5": 1.0,
+        "val/region/miou": 1.0,
+        "val/activation/missed": 1.0,
+        "val/activation/called": 0.0,
+    }
+
+
+def test_another_head_does_not_count_for_the_one_asked():
+    assert scored("moment", answer_with("region")).scores == {"iou": 0.0}
+    assert scored("track", answer_with("temporal")).prediction == [None] * 4
+
+
+def test_a_base_model_calls_heads_that_it_has_not():
+    said = answer_with("region", own=())
+    assert said.predictions == []
+    answered = scored("region", said, heads=())
+    assert answered.scores == {"iou": 0.0}
+    assert answered.row()["activated"] == ["region"]
+    assert summarize("val", [answered])["val/activation/called"] == 1.0
+
+
+@pytest.mark.parametrize(("task", "iou"), [("region", 1.0), ("moment", 0.0)])
+def test_a_model_with_some_heads_keeps_each_prediction_with_its_head(task, iou):
+    said = answer_with("temporal", "region", own=("region",))
+    assert scored(task, said, heads=("region",)).scores == {"iou": iou}
+
+
+def test_a_task_head_in_plain_conversation_is_a_false_activation():
+    quiet, loud = scored("qa", answer_with(text=ANSWER)), scored("caption", answer_with("region", text="A red ball."))
+    assert summarize("val", [quiet, loud]) == {
+        "val/qa/accuracy": 1.0,
+        "val/activation/false": 0.5,
+        "val/activation/quiet": 0.5,
+    }
+
+
+def test_answers_in_words_are_compared_without_case_articles_and_stops():
+    texts = ["The red.", "blue", ""]
+    metrics = summarize("val", [scored("qa", answer_with(text=text)) for text in texts])
+    assert metrics["val/qa/accuracy"] == pytest.approx(1 / 3)
+
+
+def test_accuracy_counts_boxes_that_overlap_by_half():
+    near = (BOX[0], BOX[1], BOX[2], BOX[1] + (BOX[3] - BOX[1]) * 0.6)
+    answers = [Answer("", [], [prediction_of("region", box)], ["region"]) for box in (BOX, near, FAR_BOX)]
+    metrics = summarize("test", [scored("region", answer) for answer in answers])
+    assert metrics["test/region/acc@0.5"] == pytest.approx(2 / 3)
+    assert metrics["test/region/miou"] == pytest.approx(1.6 / 3)
+
+
+def test_rows_are_plain_json_without_nan():
+    for task in TASK_OF:
+        for answer in (answer_with(HEAD_OF.get(task, "region")), answer_with(text=ANSWER)):
+            row = scored(task, answer).row()
+            assert json.loads(json.dumps(row, allow_nan=False)) == row
+    track = scored("track", answer_with("mask")).row()
+    assert track["truth"] == [list(BOX)] * 3 + [None]
+    assert track["request"] == "What colour is the ball?"
+
+
+def test_a_part_is_measured_in_batches_and_told(shards):
+    model, lines = FakeModel(), []
+    config = EvaluationConfig(limit_per_task=2, batch_size=2)
+    measured = measure(model, shards, "val", config, lines.append)
+    assert measured.counts == dict.fromkeys(TASK_OF, 2)
+    assert model.batches == [2] * len(TASK_OF)
+    assert len(measured.scored) == 2 * len(TASK_OF) == len({one.example.sample.sample_id for one in measured.scored})
+    assert lines[-1] == "evaluate  val  12/12  track done"
+    assert measured.metrics["val/region/acc@0.5"] == measured.metrics["val/moment/r1@0.7"] == 1.0
+    assert measured.metrics["val/activation/called"] == measured.metrics["val/activation/quiet"] == 1.0
+    assert all(0 <= value <= 1 and math.isfinite(value) for value in measured.metrics.values())
+
+
+def test_every_model_is_asked_the_same(shards):
+    config = EvaluationConfig(limit_per_task=2, batch_size=5)
+    asked = [
+        [one.example.sample.sample_id for one in measure(model, shards, "val", config, lambda line: None).scored]
+        for model in (FakeModel(), FakeModel(lambda example: answer_with(), heads=()))
+    ]
+    assert asked[0] == asked[1]
+
+
+def test_a_prediction_is_compared_at_the_size_of_the_original():
+    answered = scored("mask", answer_with("mask"))
+    assert np.asarray(answered.found.masks_THW).shape == (4, 30, 40)
+    assert answered.row()["prediction"] is None  # masks are large: they stay out of the rows
