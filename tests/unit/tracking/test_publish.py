@@ -1,0 +1,146 @@
+"""What a pipeline leaves in MLflow, against a real database."""
+
+import json
+import pickle
+from functools import partial
+
+import pytest
+
+from tpo_core.config.schema import Recipe
+from tpo_core.tracking import publish
+from tpo_core.tracking.publish import RUN_FILE, Publisher
+from tpo_core.tracking.server import connect
+from tpo_core.tracking.tracker import MlflowTracker
+
+
+@pytest.fixture
+def make_recipe(mlflow_uri, request):
+    """A recipe of an experiment of this test; `more` goes to the top of the recipe."""
+
+    def make(*, uri=mlflow_uri, **more):
+        phase = {"name": "p", "mixture": {"chat": 1}, "steps": 1, "batch_size": 1, "micro_batch_size": 1}
+        source = {"name": "s", "reader": "r", "root": "/nowhere", "split": "train", "part": "train"}
+        name = request.node.name
+        return Recipe.model_validate(
+            {
+                "name": "small",
+                "data": {"sources": [source]},
+                "model": {"base": "base"},
+                "stages": {"task_assignment": {"phases": [phase]}},
+                "tracking": {"uri": uri, "experiment": name, "model_name": name},
+                **more,
+            }
+        )
+
+    return make
+
+
+def children(uri, parent):
+    client = connect(uri)
+    home = client.get_run(parent).info.experiment_id
+    found = client.search_runs([home], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {run.info.run_name: run.info.run_id for run in found}
+
+
+def test_a_recipe_has_one_run_that_is_found_again(make_recipe, mlflow_uri):
+    first = Publisher(make_recipe(), "unused").parent_run_id
+    run = connect(mlflow_uri).get_run(first)
+    assert run.info.run_name == "small"
+    assert Publisher(make_recipe(), "elsewhere").parent_run_id == first
+    assert Publisher(make_recipe(work_uri="moved", train={"log_every_steps": 3}), "moved").parent_run_id == first
+    assert Publisher(make_recipe(seed=1), "unused").parent_run_id != first
+
+
+def test_nothing_is_made_before_it_is_needed(make_recipe, tmp_path):
+    Publisher(make_recipe(uri=None), str(tmp_path / "work"))
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_phase_continues_its_run_by_the_file(make_recipe, mlflow_uri, tmp_path):
+    publisher = Publisher(make_recipe(), "unused")
+    sink = pickle.loads(pickle.dumps(publisher.phase_sink("vision_task", tmp_path)))  # it travels to a worker
+    first = sink()
+    first.log_metrics({"loss/region": 2.0}, 10)
+    first.close("FAILED")
+    run_id = json.loads((tmp_path / RUN_FILE).read_text())["run_id"]
+    again = Publisher(make_recipe(), "unused").phase_sink("vision_task", tmp_path)()
+    again.log_metrics({"loss/region": 1.0}, 20)
+    again.close()
+    assert children(mlflow_uri, publisher.parent_run_id) == {"vision_task": run_id}
+    history = connect(mlflow_uri).get_metric_history(run_id, "loss/region")
+    assert sorted((point.step, point.value) for point in history) == [(10, 2.0), (20, 1.0)]
+    assert connect(mlflow_uri).get_run(run_id).info.status == "FINISHED"
+
+
+def test_each_phase_has_its_own_run(make_recipe, mlflow_uri, tmp_path):
+    publisher = Publisher(make_recipe(), "unused")
+    for name in ("vision_task", "multitask"):
+        (tmp_path / name).mkdir()
+        publisher.phase_sink(name, tmp_path / name)().close()
+    assert set(children(mlflow_uri, publisher.parent_run_id)) == {"vision_task", "multitask"}
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def register(make_recipe, model, tmp_path):
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "gallery.png").write_bytes(b"png")
+    (tmp_path / "curves.png").write_bytes(b"png")
+
+    def one(fingerprint="f1", points=0.6):
+        return Publisher(make_recipe(), "unused").register(
+            model=model,
+            fingerprint=fingerprint,
+            tags={"data_digest": "d1", "recipe": "small"},
+            metrics={"test/region/acc@0.5": points},
+            base_metrics={"test/region/acc@0.5": 0.0},
+            pictures={"gallery/test": tmp_path / "gallery", "curves": tmp_path / "curves.png"},
+        )
+
+    return one
+
+
+def test_a_version_is_registered_as_challenger_with_its_lineage(register, registry, mlflow_uri, request):
+    made = register()
+    assert made == {"name": request.node.name, "version": 1, "uri": mlflow_uri, "run_id": made["run_id"]}
+    challenger = registry.get_alias(request.node.name, "challenger")
+    assert challenger.version == 1
+    assert challenger.metrics == {"test/region/acc@0.5": 0.6}
+    assert challenger.base_metrics == {"test/region/acc@0.5": 0.0}
+    assert (challenger.tags["fingerprint"], challenger.tags["data_digest"]) == ("f1", "d1")
+    client = connect(mlflow_uri)
+    run = client.get_run(made["run_id"])
+    assert run.data.params["stages.task_assignment.phases.p.steps"] == "1"
+    assert run.data.metrics == {"test/region/acc_at_0.5": 0.6, "base/test/region/acc_at_0.5": 0.0}
+    assert run.info.status == "FINISHED"
+    assert {item.path for item in client.list_artifacts(made["run_id"])} == {"gallery", "curves"}
+    assert [item.path for item in client.list_artifacts(made["run_id"], "gallery/test")] == ["gallery/test/gallery.png"]
+
+
+def test_registering_may_be_repeated_and_a_new_model_takes_the_alias(register, registry, request):
+    assert register() == register()
+    assert [info.version for info in registry.list(request.node.name)] == [1]
+    assert register(fingerprint="f2", points=0.7)["version"] == 2
+    assert registry.get_alias(request.node.name, "challenger").version == 2
+
+
+def test_a_dead_server_is_a_warning_and_stops_no_phase(make_recipe, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(publish, "MlflowTracker", partial(MlflowTracker, close_deadline_s=0.05))
+    wait = MlflowTracker.wait_run_id
+    monkeypatch.setattr(MlflowTracker, "wait_run_id", lambda self: wait(self, deadline_s=0.05))
+    sink = Publisher(make_recipe(uri="http://127.0.0.1:9"), "unused").phase_sink("vision_task", tmp_path)
+    assert "does not answer, phases get no parent run" in caplog.text
+    assert sink.parent_run_id is None
+    tracker = sink()
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.close()
+    assert "2 records lost" in caplog.text
+    assert not (tmp_path / RUN_FILE).exists()
