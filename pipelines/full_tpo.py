@@ -21,6 +21,7 @@ from pipelines.report import print_report
 from tpo_core.config.load import load_recipe
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
+from tpo_core.execution.steps import select
 from tpo_core.tracking.publish import Publisher
 
 
@@ -37,6 +38,7 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
     work = recipe.work_uri if "://" in recipe.work_uri else os.path.abspath(recipe.work_uri)
     steps = build_chain(recipe, Publisher(recipe, work), echo)
     window = {"from_step": args.from_step, "until_step": args.until_step}
+    select(steps, **window)  # a mistyped step is refused before a cluster is touched
     if args.dry_run:
         for step in steps:
             echo(f"{step.name:<16} reads {', '.join(step.inputs) or 'nothing'}")

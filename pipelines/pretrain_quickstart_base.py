@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from transformers import (
     Qwen2Config,
     SiglipVisionConfig,
 )
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tpo_core.data.quickstart import language
 from tpo_core.data.quickstart.draw import render

@@ -6,7 +6,11 @@ by a gate, 2 a user's mistake.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError

@@ -356,10 +356,17 @@ class Recipe(Config):
             return raw
         return fill_stage_defaults({"work_uri": f"runs/{raw['name']}", **raw} if "name" in raw else raw)
 
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _stages_known(cls, stages: Any) -> Any:
+        """Before the stages are read, so that a mistyped name is not taken for a stage without phases."""
+        if isinstance(stages, dict):
+            require_known("stage", list(stages), STAGES)
+        return stages
+
     @field_validator("stages")
     @classmethod
-    def _stages_known(cls, stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
-        require_known("stage", list(stages), STAGES)
+    def _stages_in_order(cls, stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
         return {name: stages[name] for name in STAGES if name in stages}
 
     @model_validator(mode="after")

@@ -1,0 +1,152 @@
+"""The chain as a graph: what reads what, what runs again after a change, and how a user's mistake ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.chain import build_chain
+from pipelines.full_tpo import run_chain
+from tpo_core.config.load import load_recipe
+from tpo_core.execution.cli import main_guard
+from tpo_core.execution.steps import fingerprints
+from tpo_core.tracking.publish import Publisher
+
+ROOT = Path(__file__).resolve().parents[3]
+STAGES = ["task_assignment", "vision_task", "multitask"]
+
+
+def steps_of(*overrides):
+    recipe = load_recipe("quickstart", overrides)
+    return build_chain(recipe, Publisher(recipe, "/nowhere"), print)
+
+
+def changed(*overrides):
+    """Steps of the quick-start recipe that an override makes run again."""
+    before, after = fingerprints(steps_of()), fingerprints(steps_of(*overrides))
+    assert list(before) == list(after)
+    return [name for name in before if before[name] != after[name]]
+
+
+def test_the_quickstart_chain_in_order_with_what_each_step_reads():
+    assert {step.name: step.inputs for step in steps_of()} == {
+        "render": (),
+        "preprocess": ("render",),
+        "evaluate_base": ("preprocess",),
+        "task_assignment": ("preprocess",),
+        "vision_task": ("preprocess", "task_assignment"),
+        "multitask": ("preprocess", "vision_task"),
+        "evaluate": ("preprocess", "multitask"),
+        "register": ("preprocess", "evaluate_base", *STAGES, "evaluate"),
+    }
+    assert [step.name for step in steps_of()][-1] == "register"
+
+
+def test_data_that_is_there_needs_no_rendering(tmp_path):
+    steps = {step.name: step.inputs for step in steps_of("data.generator=null", f"data.root={tmp_path}")}
+    assert "render" not in steps
+    assert steps["preprocess"] == ()
+
+
+def test_a_stage_may_be_left_out_and_the_next_one_reads_what_is_left():
+    steps = {step.name: step.inputs for step in steps_of("stages.vision_task=null")}
+    assert steps["multitask"] == ("preprocess", "task_assignment")
+    assert "vision_task" not in steps["register"]
+
+
+def test_a_stage_of_several_phases_is_several_steps():
+    phases = "[{name: a, mixture: {region: 1}, steps: 1, batch_size: 2, micro_batch_size: 2},\
+               {name: b, mixture: {mask: 1}, steps: 1, batch_size: 2, micro_batch_size: 2}]"
+    steps = {step.name: step.inputs for step in steps_of(f"stages.vision_task.phases={phases}")}
+    assert steps["vision_task.a"] == ("preprocess", "task_assignment")
+    assert steps["vision_task.b"] == ("preprocess", "vision_task.a")
+    assert steps["multitask"] == ("preprocess", "vision_task.b")
+
+
+@pytest.mark.parametrize(
+    ("override", "again"),
+    [
+        ("stages.vision_task.lr.lora=1e-5", ["vision_task", "multitask", "evaluate", "register"]),
+        ("stages.multitask.phases.multitask.steps=7", ["multitask", "evaluate", "register"]),
+        ("stages.task_assignment.loss_weights.lm=2", [*STAGES, "evaluate", "register"]),
+        ("seed=18", [*STAGES, "evaluate", "register"]),
+        ("model.lora.rank=4", [*STAGES, "evaluate", "register"]),
+        ("model.base=elsewhere", ["evaluate_base", *STAGES, "evaluate", "register"]),
+        ("data.frames.n_frames=8", ["preprocess", "evaluate_base", *STAGES, "evaluate", "register"]),
+        ("evaluation.limit_per_task=7", ["evaluate_base", "evaluate", "register"]),
+        ("tracking.model_name=other", ["register"]),
+    ],
+)
+def test_a_change_runs_what_depends_on_it_and_nothing_else(override, again):
+    assert changed(override) == again
+
+
+def test_other_clips_run_everything():
+    assert changed("data.generator.seed=8") == [step.name for step in steps_of()]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.workers=2",
+        "train.log_every_steps=1",
+        "train.checkpoint_every_steps=1",
+        "train.torch_threads=1",
+        "evaluation.batch_size=3",
+        "data.reject_budget=0.5",
+        "work_uri=/elsewhere",
+        "tracking.experiment=other",
+        "promotion.gates=[]",
+    ],
+)
+def test_where_and_how_it_is_carried_out_runs_nothing_again(override):
+    assert changed(override) == []
+
+
+def test_a_dry_run_prints_the_graph_and_touches_nothing(tmp_path, capsys):
+    work = tmp_path / "work"
+    assert run_chain(["--recipe", "quickstart", f"work_uri={work}", "--dry-run"], doc=None) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4].split() == ["vision_task", "reads", "preprocess,", "task_assignment"]
+    told = [line.split() for line in lines if line.startswith("RUN")]
+    assert [words[1] for words in told] == [step.name for step in steps_of()]
+    assert all(words[3:] == ["no", "earlier", "result"] for words in told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preprocess_is_the_beginning_of_the_same_chain(tmp_path, capsys):
+    run_chain(["--recipe", "quickstart", f"work_uri={tmp_path}", "--dry-run"], doc=None, until_step="preprocess")
+    runs = [line for line in capsys.readouterr().out.splitlines() if line.startswith("RUN")]
+    assert [line.split()[1] for line in runs] == ["render", "preprocess"]
+
+
+MISTAKES = [
+    (["stages.multitsk.lr.lora=1"], "error: recipe quickstart: stages: unknown stage 'multitsk'; did you mean"),
+    (["train.wrkers=2"], "error: recipe quickstart: unknown key 'wrkers' in train; did you mean 'workers'?"),
+    (["train.workers"], "error: override 'train.workers': write it as key.path=value"),
+    (["--until-step", "multitsk"], "error: unknown step 'multitsk'; did you mean 'multitask'?"),
+    (["--from-step", "evaluate", "--until-step", "multitask"], "error: step 'multitask' comes before 'evaluate'"),
+    (["work_uri=s3://bucket/run"], "error: tracking.uri is not set and s3://bucket/run cannot hold a database"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_line_before_a_cluster_is_touched(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.full_tpo.connect", lambda recipe: pytest.fail("Ray was started"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main_guard(lambda: run_chain(["--recipe", "quickstart", f"work_uri={tmp_path}", *arguments], doc=None))
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_recipe_at_the_prompt():
+    command = [sys.executable, "pipelines/full_tpo.py", "--recipe", "quikstart"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: no recipe 'quikstart'; did you mean 'quickstart'?")
+    assert done.stderr.count("\n") == 1
