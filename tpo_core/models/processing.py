@@ -196,7 +196,7 @@ class Processor:
             input_ids_L=ids,
             labels_L=labels,
             pixels_TCHW=self.pixels(example),
-            times_s_T=torch.as_tensor(example.times_s, dtype=torch.float32),
+            times_s_T=torch.tensor(example.times_s, dtype=torch.float32),
             duration_s=example.duration_s,
             size_wh=(example.width, example.height),
             slot_box_4=fractions(given[0], example) if given else torch.full((4,), torch.nan),
