@@ -5,8 +5,9 @@ moments or masks, so that TPO starts from a model that already talks, as in the 
 LLaVA-OneVision (SigLIP + Qwen2) of the Hugging Face classes; afterwards nothing in the platform knows that it is small.
 
 Two losses: next-token cross-entropy on the answers, and, because a language model alone takes very long to start
-looking at random visual features, a multi-label one: which words of the caption (colours, nouns, colour-noun pairs) are
-shown, read from each visual token by a linear layer and joined by a maximum over tokens. That layer is thrown away.
+looking at random visual features, a multi-label one: which words of the caption (colours, nouns, pairs of these, nouns
+with places) are shown, read from each visual token by a linear layer and joined by a maximum over tokens. That layer
+is thrown away.
 
 The first `--look-steps` train only the second loss, on single frames, at twice the frames a second: naming what is
 seen is most of the work. The learning rate rises, stays, and decays over the last fifth. `--blind` trains the control
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
@@ -53,7 +54,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 PRETRAIN_SEED, EVAL_SEED = 1_000_000_000, 2_000_000_000  # far from the seeds of the quick-start splits
-_WORDS = [*KINDS, *COLOURS, *GROUNDS, "glows", *(f"{c} {k}" for c in COLOURS for k in KINDS)]
+_WORDS = [
+    *(*KINDS, *COLOURS, *GROUNDS, "glows"),
+    *(f"{colour} {kind}" for colour in COLOURS for kind in KINDS),
+    *(f"{kind} {place}" for kind in KINDS for place in language.PLACES),  # without these the projector forgets places
+]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -269,14 +274,17 @@ def question_accuracy(model: nn.Module, pool: Pool, encoder: Encoder, *, blind: 
 
 
 def rate_at(step: int, steps: int, peak: float) -> float:
-    """Rises over 200 steps, stays, falls linearly to a fiftieth over the last fifth."""
+    """Rises over 200 steps (at most a tenth), stays, falls linearly to a fiftieth over the last fifth."""
     decay = max((step - 0.8 * steps) / (0.2 * steps), 0.0)
-    return peak * min((step + 1) / 200, 1.0) * (1.0 - 0.98 * min(decay, 1.0))
+    return peak * min((step + 1) / min(200, steps / 10), 1.0) * (1.0 - 0.98 * min(decay, 1.0))
 
 
-def train(args: argparse.Namespace, state_path: Path) -> Pretrainer:
-    tokenizer = build_tokenizer()
-    trainer = Pretrainer(build_model(tokenizer))
+def train(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, state_path: Path) -> Pretrainer:
+    model = build_model(tokenizer)
+    if args.init is not None:
+        weights = load_file(args.init / "model.safetensors")
+        model.load_state_dict({name: value.float() for name, value in weights.items()})
+    trainer = Pretrainer(model)
     encoder = Encoder(tokenizer)
     optimizer = torch.optim.AdamW(trainer.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05)
     first = 0
@@ -285,7 +293,7 @@ def train(args: argparse.Namespace, state_path: Path) -> Pretrainer:
         trainer.load_state_dict(state["trainer"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    pool = build_pool(PRETRAIN_SEED, args.clips)
+    pool = build_pool(args.seed, args.clips)
     probe = build_pool(EVAL_SEED, 64)
     print(
         f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters, {args.clips} clips", flush=True
@@ -316,9 +324,8 @@ def train(args: argparse.Namespace, state_path: Path) -> Pretrainer:
     return trainer
 
 
-def save(trainer: Pretrainer, output: Path) -> None:
+def save(trainer: Pretrainer, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
     """Hugging Face layout; weights as float16 (half the size; loaded as float32)."""
-    tokenizer = build_tokenizer()
     output.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(output)
     trainer.model.config.save_pretrained(output)
@@ -331,6 +338,8 @@ def save(trainer: Pretrainer, output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="directory of the finished model")
+    parser.add_argument("--init", type=Path, help="finished model to continue from, with a fresh optimizer")
+    parser.add_argument("--seed", type=int, default=PRETRAIN_SEED, help="seed of the first training clip")
     parser.add_argument("--state", type=Path, default=Path("runs/pretrain_quickstart_base.pt"), help="training state")
     parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--look-steps", type=int, default=1200, help="steps on the word loss alone")
@@ -342,13 +351,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.state.parent.mkdir(parents=True, exist_ok=True)
-    trainer = train(args, args.state)
-    save(trainer, args.output)
-    scores = question_accuracy(trainer.model, build_pool(EVAL_SEED, 400), Encoder(build_tokenizer()), blind=args.blind)
+    tokenizer = build_tokenizer() if args.init is None else PreTrainedTokenizerFast.from_pretrained(args.init)
+    trainer = train(args, tokenizer, args.state)
+    save(trainer, tokenizer, args.output)
+    scores = question_accuracy(trainer.model, build_pool(EVAL_SEED, 400), Encoder(tokenizer), blind=args.blind)
     summary = {
         "steps": args.steps,
         "clips": args.clips,
-        "seed": PRETRAIN_SEED,
+        "seed": args.seed,
         "blind": args.blind,
         "qa_accuracy": scores,
     }

@@ -39,8 +39,7 @@ def caption(clip: Clip, rng: np.random.Generator, *, t: int | None = None) -> st
     phrases = []
     for i in rng.permutation(shown):
         thing = clip.things[i]
-        place = f" {_coarse_place(thing, t)}" if rng.random() < 0.5 else ""
-        phrases.append(f"a {thing.name}{place}")
+        phrases.append(f"a {thing.name} {_coarse_place(thing, t)}")
     scene = f"{_join(phrases) if phrases else 'nothing'} on {clip.ground}."
     sentences = [scene[0].upper() + scene[1:]]
     for event in clip.events:
@@ -55,7 +54,7 @@ def questions(clip: Clip, rng: np.random.Generator, *, t: int | None = None) -> 
     found = [Question("ground", "What is the ground?", clip.ground)]
     if shown:
         found.append(Question("count", "How many objects are there?", _COUNT_WORDS[len(shown)]))
-    found += _naming(shown) + _left_of(shown, rng, t)
+    found += _naming(shown) + _sides(shown, rng, t) + _left_of(shown, rng, t)
     if t is None:
         found += _events(clip)
     return found
@@ -68,6 +67,22 @@ def _naming(shown: list[Thing]) -> list[Question]:
             found.append(Question("colour", f"What colour is the {thing.kind}?", thing.colour))
         if sum(other.colour == thing.colour for other in shown) == 1:
             found.append(Question("shape", f"Which object is {thing.colour}?", thing.kind))
+    return found
+
+
+def _sides(shown: list[Thing], rng: np.random.Generator, t: int | None) -> list[Question]:
+    """On which side of the frame one thing is, across and down, where its centre is 6 px or more off the middle."""
+    if not shown:
+        return []
+    thing = shown[rng.integers(len(shown))]
+    x, y = thing.centres_T2.mean(0) if t is None else thing.centres_T2[t]
+    found = []
+    if abs(x - 48) >= 6:
+        across = "left" if x < 48 else "right"
+        found.append(Question("side", f"Is the {thing.name} on the left or on the right?", across))
+    if abs(y - 48) >= 6:
+        down = "top" if y < 48 else "bottom"
+        found.append(Question("side", f"Is the {thing.name} at the top or at the bottom?", down))
     return found
 
 
@@ -103,6 +118,13 @@ def event_query(clip: Clip, event: int) -> str:
     """The moment query of an event: `the red ball glows`."""
     happening = clip.events[event]
     return f"the {clip.things[happening.thing].name} {happening.action}"
+
+
+PLACES = tuple(
+    [f"at the {row} {column}" for row in ("top", "bottom") for column in ("left", "right")]
+    + [f"at the {side}" for side in ("top", "bottom", "left", "right")]
+    + ["in the middle"]
+)
 
 
 def vocabulary() -> list[str]:

@@ -100,7 +100,7 @@ def test_moments_are_the_events(samples):
 def test_videos_are_h264_with_every_frame(written, tmp_path):
     frames, _ = render(clip_of("train", 1))
     encode_mp4(tmp_path / "clip.mp4", frames, FPS)
-    with FrameReader() as reader:
+    with FrameReader(deadline_s=30.0) as reader:
         media = reader.decode(
             DecodeRequest(str(tmp_path / "clip.mp4"), "video", n_frames=N_FRAMES, short_side_px=96, jpeg_quality=95)
         )
