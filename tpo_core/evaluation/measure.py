@@ -64,14 +64,14 @@ def measure(
     model: TpoModel, shards: ShardSet, part: str, config: EvaluationConfig, echo: Callable[[str], None]
 ) -> Measured:
     """Scores the model on the chosen samples of a part, the same for every model."""
-    chosen = choose(shards.samples(part), config.limit_per_task)
+    chosen, heads = choose(shards.samples(part), config.limit_per_task), list(model.heads)
     scored: list[Scored] = []
     total = sum(len(samples) for samples in chosen.values())
     for task, samples in chosen.items():
         for group in chunks(samples, config.batch_size):
             examples = [load_example(shards, sample) for sample in group]
             for example, answer in zip(examples, model.chat(examples, config.max_new_tokens), strict=True):
-                scored.append(score(task, example, answer, model.heads))
+                scored.append(score(task, example, answer, heads))
         echo(f"evaluate  {part}  {len(scored)}/{total}  {task} done")
     return Measured(summarize(part, scored), {task: len(samples) for task, samples in chosen.items()}, scored)
 
