@@ -6,6 +6,7 @@ does its work once, not that anything is learnt.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def start(script: str, arguments: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
-        [sys.executable, f"pipelines/{script}", "--recipe", "quickstart", *arguments],
+        [sys.executable, f"pipelines/{script}", *arguments],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
@@ -89,13 +90,15 @@ def records(work: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory, base):  # noqa: F811
-    return overrides(tmp_path_factory.mktemp("work"), base)
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("chain") / "work"
 
 
 @pytest.fixture(scope="module")
-def work(arguments):
-    return Path(arguments[0].partition("=")[2])
+def arguments(work, base):  # noqa: F811
+    """Of every command here. The recipe is a copy, so that nobody edits it between two runs that must agree."""
+    recipe = shutil.copy(ROOT / "pipelines" / "recipes" / "quickstart.yaml", work.parent)
+    return ["--recipe", str(recipe), *overrides(work, base)]
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +176,9 @@ def test_a_gate_that_fails_refuses_and_one_that_holds_promotes(arguments, finish
     assert "refused: challenger v1 against the base model of tpo: 1 of 1 gates fail" in output
     assert not (work / "promotion_log.jsonl").exists()
 
-    assert promote(["--recipe", "quickstart", *arguments, gate(0)]) == 0
+    assert promote([*arguments, gate(0)]) == 0
     assert "promoted: challenger v1 against the base model of tpo: all 1 gates hold" in capsys.readouterr().out
-    assert promote(["--recipe", "quickstart", *arguments, "--rollback"]) == 0
+    assert promote([*arguments, "--rollback"]) == 0
     assert "champion of tpo is the base model again, no longer v1" in capsys.readouterr().out
     entries = [json.loads(line) for line in (work / "promotion_log.jsonl").read_text().splitlines()]
     assert [(entry["action"], entry["from"], entry["to"]) for entry in entries] == [
@@ -186,7 +189,13 @@ def test_a_gate_that_fails_refuses_and_one_that_holds_promotes(arguments, finish
 
 
 def test_a_missing_path_of_the_user_is_one_line(tmp_path):
-    gone = ["data.generator=null", f"data.root={tmp_path / 'gone'}", f"work_uri={tmp_path / 'work'}"]
+    gone = [
+        "--recipe",
+        "quickstart",
+        "data.generator=null",
+        f"data.root={tmp_path / 'gone'}",
+        f"work_uri={tmp_path / 'work'}",
+    ]
     status, output = run("preprocess.py", gone)
     assert status == 2
     (error,) = (line for line in output.splitlines() if line.startswith("error: "))
