@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # A job's `python` is the first on the head's PATH, so the environment comes first.
 export PATH="$PWD/.venv/bin:$PATH"
+# This Ray listens on the local host only and lives for the demo: it needs no token.
+export RAY_AUTH_MODE=disabled
 export RAY_USAGE_STATS_ENABLED=0 RAY_DISABLE_IMPORT_WARNING=1 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 port="${TPO_DASHBOARD_PORT:-8265}"
@@ -25,7 +27,7 @@ stop_ray  # left behind by a demo that was killed
 trap stop_ray EXIT
 
 echo "starting a local Ray (log: runs/quickstart/ray.log)"
-setsid ray start --head --block --port=0 --num-cpus=2 --dashboard-port="$port" --disable-usage-stats \
+setsid ray start --head --block --node-ip-address=127.0.0.1 --port=0 --num-cpus=2 --dashboard-port="$port" --disable-usage-stats \
   --object-store-memory=1000000000 >"$work/ray.log" 2>&1 &
 echo $! >"$pid_file"
 for _ in $(seq 120); do
@@ -39,6 +41,15 @@ PY
   kill -0 "$(cat "$pid_file")" 2>/dev/null || { tail -n 5 "$work/ray.log"; echo "error: Ray did not start"; exit 1; }
 done
 
-ray job submit --address "http://127.0.0.1:$port" --working-dir . --log-style record --log-color false -- \
-  python pipelines/full_tpo.py --recipe quickstart "work_uri=$work" "$@" 2> >(grep -v -E "INFO|SUCC" >&2)
+address="http://127.0.0.1:$port"
+job="quickstart-$$"
+for attempt in $(seq 30); do  # the dashboard answers some seconds before its agent can take a job
+  ray job submit --address "$address" --submission-id "$job" --no-wait --working-dir . -- \
+    python pipelines/full_tpo.py --recipe quickstart "work_uri=$work" "$@" >"$work/submit.log" 2>&1 && break
+  grep -q "No available agent" "$work/submit.log" && [ "$attempt" -lt 30 ] || { tail -n 5 "$work/submit.log"; exit 1; }
+  sleep 2
+done
+ray job logs --address "$address" --follow "$job" --log-style record --log-color false 2>"$work/follow.log"
+ray job status --address "$address" "$job" --log-style record --log-color false 2>&1 | grep -q -i "succeeded" \
+  || { echo "error: the job did not succeed; its lines are above"; exit 1; }
 python pipelines/promote.py --recipe quickstart "work_uri=$work" "$@"

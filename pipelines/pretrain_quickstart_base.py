@@ -125,13 +125,17 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditio
 
 @torch.no_grad()
 def place_patches(weight_NC: torch.Tensor) -> None:
-    """Starts the learned patch positions as 2-d sinusoids, so that neighbours are alike from the first step on."""
+    """Starts the learned patch positions as 2-d sinusoids, so that neighbours are alike from the first step on.
+
+    At amplitude 1.5: at 0.3 a linear probe found no place (R2 0.03) in the visual tokens of a model that names what it
+    sees, and no question about places was learned.
+    """
     side, quarter = SIDE_PX // PATCH_PX, weight_NC.shape[1] // 4
     rate = 1.0 / side ** (torch.arange(quarter) / quarter)
     angles = torch.arange(side)[:, None] * rate
     waves = torch.cat([angles.sin(), angles.cos()], 1)
     rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
-    weight_NC.copy_(0.3 * torch.cat([rows, columns], 2).flatten(0, 1))
+    weight_NC.copy_(1.5 * torch.cat([rows, columns], 2).flatten(0, 1))
 
 
 @dataclass
@@ -284,6 +288,8 @@ def train(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, state_pa
     if args.init is not None:
         weights = load_file(args.init / "model.safetensors")
         model.load_state_dict({name: value.float() for name, value in weights.items()})
+        with torch.no_grad():
+            model.model.vision_tower.embeddings.position_embedding.weight.mul_(args.position_scale)
     trainer = Pretrainer(model)
     encoder = Encoder(tokenizer)
     optimizer = torch.optim.AdamW(trainer.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05)
@@ -339,6 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="directory of the finished model")
     parser.add_argument("--init", type=Path, help="finished model to continue from, with a fresh optimizer")
+    parser.add_argument("--position-scale", type=float, default=1.0, help="factor on the patch positions of --init")
     parser.add_argument("--seed", type=int, default=PRETRAIN_SEED, help="seed of the first training clip")
     parser.add_argument("--state", type=Path, default=Path("runs/pretrain_quickstart_base.pt"), help="training state")
     parser.add_argument("--steps", type=int, default=3600)

@@ -72,11 +72,11 @@ class TaskTokens(nn.Module):
         self._boxes_B4: Tensor | None = None
 
     @torch.no_grad()
-    def start(self, heads: Iterable[str], embedding: nn.Embedding) -> None:
+    def start(self, heads: Iterable[str], embedding_VC: Tensor) -> None:
         """Scales fresh vectors to the standard deviation of the embedding's entries: one token must not swamp a small
-        model. The embedding must hold its trained weights by now."""
+        model. `embedding_VC` must hold the trained weights by now."""
         for head in heads:
-            self.vectors[head].mul_(embedding.weight.std())
+            self.vectors[head].mul_(embedding_VC.std())
 
     @contextmanager
     def given_boxes(self, boxes_B4: Tensor) -> Iterator[None]:

@@ -78,7 +78,7 @@ class TpoModel(nn.Module):
         add_task_tokens(tokenizer, backbone.vlm)
         backbone.add_lora(config.lora)
         model = cls(config, backbone, load_processor(path, tokenizer, backbone), heads)
-        model.task_tokens.start(model.heads, backbone.vlm.get_input_embeddings())
+        model.task_tokens.start(model.heads, backbone.embedding_VC)
         return model
 
     @classmethod
@@ -105,7 +105,7 @@ class TpoModel(nn.Module):
         model = cls(config, backbone, load_processor(path, AutoTokenizer.from_pretrained(path), backbone), names)
         new = sorted(set(names) - set(saved))
         model._load_weights(Path(path), may_be_new=new, first_heads=not saved)
-        model.task_tokens.start(new, backbone.vlm.get_input_embeddings())
+        model.task_tokens.start(new, backbone.embedding_VC)
         return model
 
     def _load_weights(self, path: Path, *, may_be_new: list[str], first_heads: bool) -> None:

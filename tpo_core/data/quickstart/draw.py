@@ -144,7 +144,8 @@ def _tile(ground: str, number: int) -> np.ndarray:
     """A ground tile (160, 160, 3) float32: three octaves of value noise between two tones, with courses for brick."""
     rng = np.random.default_rng([sum(map(ord, ground)), number])
     low, high, stretch = _GROUND_RGB[ground]
-    noise = sum(_value_noise(rng, cell_px, stretch) * weight for cell_px, weight in ((24, 0.5), (9, 0.3), (3, 0.2)))
+    octaves = [_value_noise(rng, cell_px, stretch) * weight for cell_px, weight in ((24, 0.5), (9, 0.3), (3, 0.2))]
+    noise = np.sum(octaves, axis=0)
     tile = np.array(low, np.float32) + noise[..., None] * (np.array(high, np.float32) - np.array(low, np.float32))
     if ground == "brick":
         ys, xs = np.mgrid[0:_TILE_PX, 0:_TILE_PX]

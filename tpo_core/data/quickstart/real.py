@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 # name in the package, our name, duration in seconds, moments (start_s, end_s, query), conversation (question, answer)
-_BIKES = (
+Film = tuple[str, str, float, list[tuple[float, float, str]], list[tuple[str, str]]]
+_BIKES: Film = (
     "bikes.mp4",
     "bikes",
     10.0,
@@ -31,7 +32,7 @@ _BIKES = (
         ("Describe the scene.", "Street scenes with cars, a taxi, a fence and a bicycle leaning against a wall."),
     ],
 )
-_BUNNY = (
+_BUNNY: Film = (
     "bigbuckbunny.mp4",
     "bunny",
     5.28,
@@ -42,7 +43,7 @@ _BUNNY = (
         ("Describe the scene.", "A big grey rabbit leaves its hole under a mossy bank and stretches."),
     ],
 )
-_CARPHONE = (
+_CARPHONE: Film = (
     "carphone_pristine.mp4",
     "carphone",
     4.0,

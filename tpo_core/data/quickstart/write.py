@@ -188,7 +188,9 @@ def _ref(number: int, annotation_id: int, image_id: int, file_name: str, split: 
 
 def _write_moments(labels: list[Labels], folder: Path, split: str) -> None:
     """Even clips as Charades-STA (text and durations), odd ones as QVHighlights (whole-clip saliency, one window)."""
-    charades, durations, highlights = [], [], []
+    charades: list[str] = []
+    durations: list[dict[str, str]] = []
+    highlights: list[dict[str, Any]] = []
     for number, label in enumerate(labels):
         clip = label.clip
         if number % 2 == 0:

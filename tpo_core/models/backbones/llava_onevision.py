@@ -71,6 +71,13 @@ class LlavaOnevision(nn.Module):
         return self.vlm.config.get_text_config().hidden_size
 
     @property
+    def embedding_VC(self) -> Tensor:
+        """The input embedding, one row a token."""
+        embedding = self.vlm.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.weight
+
+    @property
     def vision_size(self) -> int:
         """Width of `VisualFeatures.patches_BTNC`."""
         return self.vlm.model.multi_modal_projector.linear_1.in_features
