@@ -52,4 +52,4 @@ done
 ray job logs --address "$address" --follow "$job" --log-style record --log-color false 2>"$work/follow.log"
 ray job status --address "$address" "$job" --log-style record --log-color false 2>&1 | grep -q -i "succeeded" \
   || { echo "error: the job did not succeed; its lines are above"; exit 1; }
-python pipelines/promote.py --recipe quickstart "work_uri=$work" "$@"
+python pipelines/promote.py --recipe quickstart "work_uri=$work" "$@" || [ $? -eq 1 ]  # 1: refused by a gate, which is an answer
