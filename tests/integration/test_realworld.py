@@ -40,7 +40,7 @@ def built(tmp_path_factory):
     frames = {"n_frames": 4, "short_side_px": 96}
     data, lines = DataConfig.model_validate({"frames": frames, "sources": sources, "reject_budget": 0}), []
     output = tmp_path_factory.mktemp("built") / "shards"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         result = preprocess(data, None, output, echo=lines.append)
     finally:
