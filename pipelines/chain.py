@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tpo_core.evaluation.curves import loss_curves
-
 from pipelines.cluster import on_cluster
 from tpo_core.config.schema import PhaseConfig, Recipe, identity
 from tpo_core.data.preprocess import preprocess
 from tpo_core.data.quickstart.write import write_quickstart
 from tpo_core.data.shards import ShardSet
+from tpo_core.evaluation.curves import loss_curves
 from tpo_core.evaluation.evaluate import evaluate_part
 from tpo_core.execution.provenance import commit
 from tpo_core.execution.steps import Step, StepContext
+from tpo_core.models.source import identify
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
 from tpo_core.train.phase import read_history
@@ -100,7 +100,10 @@ class Chain:
 
 
 def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
-    """All steps of a recipe, inputs before the steps that read them. Touches nothing."""
+    """All steps of a recipe, inputs before the steps that read them. Reads the base model's identity, touches nothing.
+
+    Raises TpoError when there is no such base model.
+    """
     chain = Chain(recipe, publisher, echo)
     data = identity(recipe.data)
     steps: list[Step] = []
@@ -109,14 +112,15 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     rendered = ("render",) if recipe.data.generator is not None and recipe.data.root is None else ()
     steps.append(Step("preprocess", chain.preprocess, {"data": data}, rendered))
     measured = {"evaluation": identity(recipe.evaluation)}
-    base = {"base": recipe.model.base, "backbone": recipe.model.backbone}
+    model = identity(recipe.model) | {"base": identify(recipe.model.base)}
+    base = {name: model[name] for name in ("base", "backbone")}
     steps.append(Step("evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",)))
     phases: list[str] = []
     for stage_name, stage in recipe.stages.items():
         for phase in stage.phases:
             last = phases[-1] if phases else None
             what = {
-                "model": identity(recipe.model),
+                "model": model,
                 "stage": identity(stage) | {"phases": [identity(phase)]},
                 "seed": recipe.seed,
             }

@@ -1,18 +1,18 @@
-"""python pipelines/pretrain_quickstart_base.py --output assets/quickstart_base --steps 3600
+"""python pipelines/pretrain_quickstart_base.py --output assets/quickstart_base
 
 Pretrains the quick-start base model from nothing on captions and questions of the rendered world, never on boxes,
 moments or masks, so that TPO starts from a model that already talks, as in the paper. The model is a small
 LLaVA-OneVision (SigLIP + Qwen2) of the Hugging Face classes; afterwards nothing in the platform knows that it is small.
 
-Two losses: next-token cross-entropy on the answers, and, because a language model alone takes very long to start
-looking at random visual features, a multi-label one: which words of the caption (colours, nouns, pairs of these, nouns
-with places) are shown, read from each visual token by a linear layer and joined by a maximum over tokens. That layer
-is thrown away.
+1. look: single frames, vision tower and projector. Which words of the caption are shown is read from each visual
+   token by a linear layer and joined by a maximum over tokens (the layer is thrown away): a language model alone takes
+   very long to start looking at random features.
+2. frames: single frames, the whole model, the word loss and the answers.
+3. clips: the language model alone on clips and frames; tower and projector, which see each frame by itself, are done,
+   and their tokens are computed once.
 
-The first `--look-steps` train only the second loss, on single frames, at twice the frames a second: naming what is
-seen is most of the work. The learning rate rises, stays, and decays over the last fifth. `--blind` trains the control
-on black pixels.
-The state is saved every 200 steps; the same command continues it.
+In 2 and 3 the visual tokens are shared by many questions, which do not see each other (`Packer`). `--blind` trains the
+control: step 3 alone, on black pixels. The state is saved every 250 steps; the same command continues it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     LlavaOnevisionConfig,
@@ -38,71 +38,24 @@ from transformers import (
     Qwen2Config,
     SiglipVisionConfig,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipelines.quickstart_lessons import EVAL_SEED, PRETRAIN_SEED, Packer, Pool, Words, ask, build_pool, build_tokenizer
 from tpo_core.data.quickstart import language
-from tpo_core.data.quickstart.draw import render
-from tpo_core.data.quickstart.world import COLOURS, GROUNDS, KINDS, N_FRAMES, SIDE_PX, Clip, sample_clip
+from tpo_core.data.quickstart.world import N_FRAMES, SIDE_PX
 
 PATCH_PX = 12
 TOKENS_A_FRAME = (SIDE_PX // PATCH_PX // 2) ** 2
+CLIP_FRAMES = (0, 2, 3, 5, 6, 8, 9, 11)  # what `n_frames: 8` of the recipe takes of the 12 of a clip
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-PRETRAIN_SEED, EVAL_SEED = 1_000_000_000, 2_000_000_000  # far from the seeds of the quick-start splits
-_WORDS = [
-    *(*KINDS, *COLOURS, *GROUNDS, "glows"),
-    *(f"{colour} {kind}" for colour in COLOURS for kind in KINDS),
-    *(f"{kind} {place}" for kind in KINDS for place in language.PLACES),  # without these the projector forgets places
-]
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of about a thousand pieces in which the words of the world are whole."""
-    rng = np.random.default_rng(0)
-    lines = []
-    for seed in range(3000):
-        clip = sample_clip("t", PRETRAIN_SEED + seed)
-        lines.append(language.caption(clip, rng))
-        lines += [f"{q.text}\n{q.answer}" for q in language.questions(clip, rng)]
-    words = language.vocabulary()
-    lines += [f"{word} {word}s the {word}\n{word}" for word in words] * 20
-    lines += [*language.CAPTION_REQUESTS, "user\n", "assistant\n", "system\n"] * 50
-    lines += [_REQUEST_WORDS] * 50
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(lines, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHAT_TEMPLATE,
-        extra_special_tokens=["<|im_start|>", "<image>", "<video>"],
-    )
-
-
-# Words of the task requests, so that later stages do not spell them letter by letter; no box or moment is behind them.
-_REQUEST_WORDS = (
-    "Where is the Can you find detect locate Please show track segment mask outline follow object moment video clip "
-    "when does happen happens happening query given in seconds start and end time times of this that moves to "
-    "left right Answer: . , ? ' trajectory motion path give generate visual representation person box at which part "
-    "frame who what"
-)
+BATCH = {"look": 96, "frames": 48, "clips": 32}
+BRANCHES = {"frames": 6, "clips": 10}  # questions that share the visual tokens of a frame or clip
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
-    """About 4.4 M parameters: SigLIP 5 x 192, Qwen2 4 x 192, the vocabulary padded to a multiple of 64."""
+    """About 4.2 M parameters: SigLIP 5 x 192, Qwen2 4 x 192, the vocabulary padded to a multiple of 64."""
     ids = tokenizer.convert_tokens_to_ids
     vision = SiglipVisionConfig(
         hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=6,
@@ -124,7 +77,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditio
 
 
 @torch.no_grad()
-def place_patches(weight_NC: torch.Tensor) -> None:
+def place_patches(weight_NC: Tensor) -> None:
     """Starts the learned patch positions as 2-d sinusoids, so that neighbours are alike from the first step on.
 
     At amplitude 1.5: at 0.3 a linear probe found no place (R2 0.03) in the visual tokens of a model that names what it
@@ -138,237 +91,215 @@ def place_patches(weight_NC: torch.Tensor) -> None:
     weight_NC.copy_(1.5 * torch.cat([rows, columns], 2).flatten(0, 1))
 
 
-@dataclass
-class Pool:
-    """Rendered clips kept in memory: frames uint8 (clips, T, H, W, 3)."""
-
-    clips: list[Clip]
-    frames: np.ndarray
-
-
-def build_pool(seed: int, count: int) -> Pool:
-    clips = [sample_clip(f"{seed + i}", seed + i) for i in range(count)]
-    frames = np.empty((count, N_FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8)
-    with ProcessPoolExecutor(2) as pool:
-        for i, rendered in enumerate(pool.map(_render_frames, clips, chunksize=50)):
-            frames[i] = rendered
-    return Pool(clips, frames)
-
-
-def _render_frames(clip: Clip) -> np.ndarray:
-    return render(clip)[0]
-
-
-class Encoder:
-    """Turns conversations into ids and labels, as the tokenizer's chat template does, with `<video>` repeated."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-        self.encode = encode
-        self.user, self.assistant = encode("<|im_start|>user\n"), encode("<|im_start|>assistant\n")
-        self.end, self.newline = encode("<|im_end|>"), encode("\n")
-        self.video, self.pad = tokenizer.convert_tokens_to_ids("<video>"), tokenizer.pad_token_id
-
-    def conversation(self, pairs: list[tuple[str, str]], n_visual: int) -> tuple[list[int], list[int]]:
-        ids: list[int] = []
-        labels: list[int] = []
-        for number, (question, answer) in enumerate(pairs):
-            visual = [self.video] * n_visual + self.newline if number == 0 else []
-            prompt = self.user + visual + self.encode(question) + self.end + self.newline + self.assistant
-            spoken = self.encode(answer) + self.end
-            ids += prompt + spoken + self.newline
-            labels += [-100] * len(prompt) + spoken + [-100]
-        return ids, labels
-
-    def batch(self, conversations: list[list[tuple[str, str]]], n_visual: int) -> dict[str, torch.Tensor]:
-        rows = [self.conversation(pairs, n_visual) for pairs in conversations]
-        length = max(len(ids) for ids, _ in rows)
-        ids = torch.full((len(rows), length), self.pad)
-        labels = torch.full((len(rows), length), -100)
-        for i, (row, target) in enumerate(rows):
-            ids[i, : len(row)], labels[i, : len(row)] = torch.tensor(row), torch.tensor(target)
-        mask = (torch.arange(length) < torch.tensor([[len(ids)] for ids, _ in rows])).long()
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def make_batch(
-    pool: Pool, encoder: Encoder, rng: np.random.Generator, *, size: int, whole_clips: bool, blind: bool
-) -> dict:
-    """`size` conversations on whole clips or on single frames; a third are captions, the rest up to three questions."""
-    chosen = rng.integers(len(pool.clips), size=size)
-    times = [None if whole_clips else int(t) for t in rng.integers(N_FRAMES, size=size)]
-    frames = np.stack(
-        [pool.frames[c] if t is None else pool.frames[c, t : t + 1] for c, t in zip(chosen, times, strict=True)]
-    )
-    conversations, words = [], np.zeros((size, len(_WORDS)), np.float32)
-    for row, (c, t) in enumerate(zip(chosen, times, strict=True)):
-        said = language.caption(pool.clips[c], rng, t=t)
-        words[row] = [word in said.lower() for word in _WORDS]
-        if rng.random() < 0.3:
-            conversations.append([(str(rng.choice(language.CAPTION_REQUESTS)), said)])
-            continue
-        asked = language.questions(pool.clips[c], rng, t=t)
-        picked = rng.permutation(len(asked))[:3]
-        conversations.append([(asked[i].text, asked[i].answer) for i in picked])
-    batch = encoder.batch(conversations, TOKENS_A_FRAME * frames.shape[1] + 1)
-    return {**batch, "pixel_values_videos": _pixels(frames, blind), "words": torch.from_numpy(words)}
-
-
-def _pixels(frames: np.ndarray, blind: bool) -> torch.Tensor:
-    pixels = torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
-    return torch.zeros_like(pixels) if blind else pixels
-
-
 class Pretrainer(nn.Module):
     """The model with its throw-away word layer."""
 
-    def __init__(self, model: LlavaOnevisionForConditionalGeneration):
+    def __init__(self, model: LlavaOnevisionForConditionalGeneration, n_words: int) -> None:
         super().__init__()
         self.model = model
-        self.words = nn.Linear(model.config.text_config.hidden_size, len(_WORDS))
+        self.words = nn.Linear(model.config.text_config.hidden_size, n_words)
         nn.init.constant_(self.words.bias, -4.0)
-        self._visual: torch.Tensor | None = None
-        model.model.multi_modal_projector.register_forward_hook(self._keep)
 
-    def _keep(self, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-        self._visual = output
+    def see(self, pixels: Tensor) -> Tensor:
+        """Visual tokens (B, T * TOKENS_A_FRAME + 1, C), the last one the newline."""
+        return self.model.model.get_video_features(pixels, return_dict=True).pooler_output
 
-    def forward(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "pixel_values_videos")}
-        hidden = self.model.model(**inputs).last_hidden_state
-        keep = batch["labels"][:, 1:] != -100
-        logits = self.model.lm_head(hidden[:, :-1][keep])
-        lm = F.cross_entropy(logits.float(), batch["labels"][:, 1:][keep])
-        return lm, self._seen(self._visual, batch["words"])
+    def word_loss(self, visual: Tensor, words: Tensor) -> Tensor:
+        scores = self.words(visual[:, :-1]).amax(1)
+        return F.binary_cross_entropy_with_logits(scores, words) * words.shape[1] / 10
 
-    def look(self, batch: dict) -> torch.Tensor:
-        """The word loss alone, without the language model."""
-        tower = self.model.model.vision_tower(batch["pixel_values_videos"].flatten(0, 1), output_hidden_states=True)
-        return self._seen(self.model.model.multi_modal_projector(tower.hidden_states[-1]), batch["words"])
+    def answer_loss(self, visual: Tensor, packed: dict[str, Tensor]) -> Tensor:
+        labels = packed["labels"]
+        handed = {"video": BaseModelOutputWithPooling(pooler_output=visual.flatten(0, 1)[None])}
+        inputs = {key: value for key, value in packed.items() if key != "labels"}
+        hidden = self.model.model(**inputs, mm_encoder_outputs=handed, use_cache=False).last_hidden_state
+        # A branch ends at its label, so that the next token of a labelled one is always in its own branch.
+        keep = labels[:, 1:] != -100
+        return F.cross_entropy(self.model.lm_head(hidden[:, :-1][keep]), labels[:, 1:][keep])
 
-    def _seen(self, visual: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        pooled = self.model.model.apply_pooling(visual)
-        scores = self.words(pooled).reshape(len(words), -1, len(_WORDS)).amax(1)
-        return F.binary_cross_entropy_with_logits(scores.float(), words) * len(_WORDS) / 10
+
+@dataclass
+class Lesson:
+    """One of the three steps of pretraining: what trains, for how long, and the loss of a step number."""
+
+    name: str
+    steps: int
+    parameters: list[nn.Parameter]
+    loss: Any
+
+    def rate(self, step: int, peak: float) -> float:
+        """Rises over 100 steps, falls along half a cosine to a twentieth."""
+        done = step / self.steps
+        return peak * min((step + 1) / 100, 1.0) * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done))))
+
+
+class School:
+    """The three lessons over one pool of clips."""
+
+    def __init__(self, trainer: Pretrainer, packer: Packer, words: Words, pool: Pool, args: argparse.Namespace) -> None:
+        self.trainer, self.packer, self.words, self.pool, self.args = trainer, packer, words, pool, args
+        self._tokens: Tensor | None = None  # (clips, 12, TOKENS_A_FRAME, C) float16
+
+    def lessons(self) -> Iterator[Lesson]:
+        args, model = self.args, self.trainer.model.model
+        eyes = [*model.vision_tower.parameters(), *model.multi_modal_projector.parameters(), model.image_newline]
+        looking = [*eyes, *self.trainer.words.parameters()]
+        everything = list(self.trainer.parameters())
+        speech = [*model.language_model.parameters(), *self.trainer.model.lm_head.parameters()]
+        if not args.blind:
+            yield Lesson("look", args.look_steps, looking, self.look)
+            yield Lesson("frames", args.frame_steps, everything, self.frames)
+        yield Lesson("clips", args.clip_steps, speech, self.clips)
+
+    def draw(self, step: int, size: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([step, 11])
+        return rng, rng.integers(len(self.pool.clips), size=size), rng.integers(N_FRAMES, size=size)
+
+    def seen_words(self, rows: np.ndarray, times: np.ndarray) -> Tensor:
+        said = [self.words.said(self.pool.clips[c], int(t)) for c, t in zip(rows, times, strict=True)]
+        return torch.from_numpy(np.stack(said))
+
+    def look(self, step: int) -> dict[str, Tensor]:
+        _, rows, times = self.draw(step, BATCH["look"])
+        visual = self.trainer.see(self.pool.pixels(rows, times[:, None]))
+        return {"words": self.trainer.word_loss(visual, self.seen_words(rows, times))}
+
+    def frames(self, step: int) -> dict[str, Tensor]:
+        rng, rows, times = self.draw(step, BATCH["frames"])
+        visual = self.trainer.see(self.pool.pixels(rows, times[:, None]))
+        asked = [ask(self.pool.clips[c], rng, BRANCHES["frames"], int(t)) for c, t in zip(rows, times, strict=True)]
+        answers = self.trainer.answer_loss(visual, self.packer.pack(asked, visual.shape[1]))
+        return {"answers": answers, "words": self.trainer.word_loss(visual, self.seen_words(rows, times))}
+
+    def clips(self, step: int) -> dict[str, Tensor]:
+        """Three steps of four on clips, one on frames, so that single frames stay known."""
+        if self._tokens is None:
+            self._tokens = self.tokens()
+        whole = step % 4 != 3
+        rng, rows, times = self.draw(step, BATCH["clips"])
+        seen = self._tokens[rows][:, CLIP_FRAMES] if whole else self._tokens[rows, times][:, None]
+        newline = self.trainer.model.model.image_newline.detach().expand(len(rows), 1, -1)
+        visual = torch.cat([seen.flatten(1, 2).float(), newline], 1)
+        asked = [
+            ask(self.pool.clips[c], rng, BRANCHES["clips"], None if whole else int(t))
+            for c, t in zip(rows, times, strict=True)
+        ]
+        return {"answers": self.trainer.answer_loss(visual, self.packer.pack(asked, visual.shape[1]))}
+
+    @torch.no_grad()
+    def tokens(self) -> Tensor:
+        found = []
+        for c in range(len(self.pool.clips)):
+            visual = self.trainer.see(self.pool.pixels(np.array([c]), np.arange(N_FRAMES)[None]))
+            found.append(visual[0, :-1].unflatten(0, (N_FRAMES, TOKENS_A_FRAME)).half())
+        return torch.stack(found)
 
 
 @torch.no_grad()
-def question_accuracy(model: nn.Module, pool: Pool, encoder: Encoder, *, blind: bool) -> dict[str, float]:
+def question_accuracy(trainer: Pretrainer, pool: Pool, packer: Packer) -> dict[str, float]:
     """Share of questions on whole clips answered exactly: every token of the answer is the arg-max (so greedy)."""
     rng = np.random.default_rng(7)
     hits: dict[str, list[bool]] = {}
-    model.eval()
-    for start in range(0, len(pool.clips), 8):
-        asked, rows = [], []
-        for c in range(start, min(start + 8, len(pool.clips))):
-            found = language.questions(pool.clips[c], rng)
-            picked = rng.permutation(len(found))[:3]
-            asked += [found[i] for i in picked]
-            rows += [c] * len(picked)
-        batch = encoder.batch([[(q.text, q.answer)] for q in asked], TOKENS_A_FRAME * N_FRAMES + 1)
-        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
-        out = model(**inputs, pixel_values_videos=_pixels(pool.frames[rows], blind)).logits[:, :-1].argmax(-1)
-        target = batch["labels"][:, 1:]
-        right = ((out == target) | (target == -100)).all(1).tolist()
+    times = np.array(CLIP_FRAMES)[None]
+    for c, clip in enumerate(pool.clips):
+        asked = language.questions(clip, rng)
+        packed = packer.pack([[(question.text, question.answer)] for question in asked], len(times[0]) * 16 + 1)
+        visual = trainer.see(pool.pixels(np.array([c]), times)).expand(len(asked), -1, -1)
+        handed = {"video": BaseModelOutputWithPooling(pooler_output=visual.flatten(0, 1)[None])}
+        labels = packed.pop("labels")[:, 1:]
+        hidden = trainer.model.model(**packed, mm_encoder_outputs=handed, use_cache=False).last_hidden_state
+        said = trainer.model.lm_head(hidden[:, :-1]).argmax(-1)
+        right = ((said == labels) | (labels == -100)).all(1).tolist()
         for question, hit in zip(asked, right, strict=True):
             hits.setdefault(question.kind, []).append(hit)
-    model.train()
     scores = {kind: float(np.mean(h)) for kind, h in sorted(hits.items())}
     return {"all": float(np.mean([x for h in hits.values() for x in h])), **scores}
 
 
-def rate_at(step: int, steps: int, peak: float) -> float:
-    """Rises over 200 steps (at most a tenth), stays, falls linearly to a fiftieth over the last fifth."""
-    decay = max((step - 0.8 * steps) / (0.2 * steps), 0.0)
-    return peak * min((step + 1) / min(200, steps / 10), 1.0) * (1.0 - 0.98 * min(decay, 1.0))
-
-
-def train(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, state_path: Path) -> Pretrainer:
-    model = build_model(tokenizer)
-    if args.init is not None:
-        weights = load_file(args.init / "model.safetensors")
-        model.load_state_dict({name: value.float() for name, value in weights.items()})
-        with torch.no_grad():
-            model.model.vision_tower.embeddings.position_embedding.weight.mul_(args.position_scale)
-    trainer = Pretrainer(model)
-    encoder = Encoder(tokenizer)
-    optimizer = torch.optim.AdamW(trainer.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05)
+def teach(school: School, lesson: Lesson, state_path: Path, probe: Pool) -> None:
+    """Runs one lesson, from its saved state if there is one; a lesson that the state says is done is passed over."""
+    optimizer = torch.optim.AdamW(lesson.parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
     first = 0
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
-        trainer.load_state_dict(state["trainer"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    pool = build_pool(args.seed, args.clips)
-    probe = build_pool(EVAL_SEED, 64)
-    print(
-        f"{sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters, {args.clips} clips", flush=True
-    )
-    began = time.monotonic()
-    for step in range(first, args.steps):
-        rng = np.random.default_rng([step, 11])
-        looking = step < args.look_steps and not args.blind
-        whole = not args.blind and step % 2 == 1 and step >= args.frames_only
-        size = 96 if looking else 16 if whole else 64
-        batch = make_batch(pool, encoder, rng, size=size, whole_clips=whole, blind=args.blind)
+        if lesson.name in state["done"]:
+            return
+        if lesson.name == state["lesson"]:
+            school.trainer.load_state_dict(state["trainer"])
+            optimizer.load_state_dict(state["optimizer"])
+            first = state["step"]
+    done = [] if not state_path.exists() else torch.load(state_path, weights_only=True)["done"]
+    for parameter in school.trainer.parameters():
+        parameter.requires_grad_(False)
+    for parameter in lesson.parameters:
+        parameter.requires_grad_(True)
+    began, sums = time.monotonic(), {}
+    for step in range(first, lesson.steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, args.steps, args.lr)
-        with torch.autocast("cpu", torch.bfloat16):
-            lm, seen = (torch.zeros(()), trainer.look(batch)) if looking else trainer(batch)
-        (lm + (0.0 if args.blind else seen)).backward()
-        nn.utils.clip_grad_norm_(trainer.parameters(), 1.0)
+            group["lr"] = lesson.rate(step, school.args.lr)
+        losses = lesson.loss(step)
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(lesson.parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
         if (step + 1) % 25 == 0:
-            eta_min = (time.monotonic() - began) / (step + 1 - first) * (args.steps - step - 1) / 60
-            print(f"step {step + 1}/{args.steps}  lm {lm:.3f}  words {seen:.3f}  eta {eta_min:.0f} min", flush=True)
-        if (step + 1) % 200 == 0 or step + 1 == args.steps:
-            saved = {"trainer": trainer.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            eta_min = (time.monotonic() - began) / (step + 1 - first) * (lesson.steps - step - 1) / 60
+            means = "  ".join(f"{name} {total / 25:.3f}" for name, total in sums.items())
+            print(f"{lesson.name} {step + 1}/{lesson.steps}  {means}  eta {eta_min:.0f} min", flush=True)
+            sums = {}
+        last = step + 1 == lesson.steps
+        if last or (step + 1) % 250 == 0:
+            saved = {
+                "lesson": lesson.name,
+                "step": step + 1,
+                "done": [*done, lesson.name] if last else done,
+                "trainer": school.trainer.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
             torch.save(saved, state_path.with_suffix(".tmp"))
             state_path.with_suffix(".tmp").rename(state_path)
-            print(json.dumps(question_accuracy(trainer.model, probe, encoder, blind=args.blind)), flush=True)
-    return trainer
+            if lesson.name != "look":
+                print(json.dumps(question_accuracy(school.trainer, probe, school.packer)), flush=True)
 
 
-def save(trainer: Pretrainer, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
     """Hugging Face layout; weights as float16 (half the size; loaded as float32)."""
     output.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(output)
-    trainer.model.config.save_pretrained(output)
-    weights = {k: v.half().contiguous() for k, v in trainer.model.state_dict().items()}
+    model.config.save_pretrained(output)
+    weights = {k: v.half().contiguous() for k, v in model.state_dict().items()}
     save_file(weights, output / "model.safetensors", metadata={"format": "pt"})
-    processor = {"image_size": SIDE_PX, "image_mean": MEAN, "image_std": STD, "n_frames": N_FRAMES}
+    processor = {"image_size": SIDE_PX, "image_mean": MEAN, "image_std": STD}
     (output / "preprocessor_config.json").write_text(json.dumps(processor, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="directory of the finished model")
-    parser.add_argument("--init", type=Path, help="finished model to continue from, with a fresh optimizer")
-    parser.add_argument("--position-scale", type=float, default=1.0, help="factor on the patch positions of --init")
-    parser.add_argument("--seed", type=int, default=PRETRAIN_SEED, help="seed of the first training clip")
     parser.add_argument("--state", type=Path, default=Path("runs/pretrain_quickstart_base.pt"), help="training state")
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--look-steps", type=int, default=1200, help="steps on the word loss alone")
-    parser.add_argument("--frames-only", type=int, default=1600, help="steps on single frames before clips join")
-    parser.add_argument("--clips", type=int, default=8000, help="rendered clips kept in memory (330 kB each)")
+    parser.add_argument("--look-steps", type=int, default=1500)
+    parser.add_argument("--frame-steps", type=int, default=2000)
+    parser.add_argument("--clip-steps", type=int, default=3000)
+    parser.add_argument("--clips", type=int, default=12000, help="rendered clips kept in memory (330 kB each)")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--blind", action="store_true", help="black pixels: the control")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.state.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer() if args.init is None else PreTrainedTokenizerFast.from_pretrained(args.init)
-    trainer = train(args, tokenizer, args.state)
-    save(trainer, tokenizer, args.output)
-    scores = question_accuracy(trainer.model, build_pool(EVAL_SEED, 400), Encoder(tokenizer), blind=args.blind)
-    summary = {
-        "steps": args.steps,
-        "clips": args.clips,
-        "seed": args.seed,
-        "blind": args.blind,
-        "qa_accuracy": scores,
-    }
+    tokenizer, words = build_tokenizer(), Words()
+    trainer, packer = Pretrainer(build_model(tokenizer), len(words.number)), Packer(tokenizer)
+    size_m = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    print(f"{size_m:.2f} M parameters, vocabulary {len(tokenizer)}; rendering {args.clips} clips", flush=True)
+    school = School(trainer, packer, words, build_pool(PRETRAIN_SEED, args.clips, blind=args.blind), args)
+    probe = build_pool(EVAL_SEED, 64, blind=args.blind)
+    for lesson in school.lessons():
+        teach(school, lesson, args.state, probe)
+    save(trainer.model, tokenizer, args.output)
+    scores = question_accuracy(trainer, build_pool(EVAL_SEED, 400, blind=args.blind), packer)
+    summary = {**{k: v for k, v in vars(args).items() if k not in ("output", "state")}, "qa_accuracy": scores}
     (args.output / "pretraining.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
 

@@ -319,7 +319,9 @@ def fill_stage_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     Shared by the schema and by overrides, so that `stages.multitask.lr.lora=1e-5` changes one rate of the default
     table instead of freezing all others. Leaves malformed input alone: validation names what is wrong with it.
     """
-    stages, model = drop_nulls(raw.get("stages")), raw.get("model")
+    stages, model = raw.get("stages"), raw.get("model")
+    if isinstance(stages, dict):  # a stage set to null is taken out; a mistyped one stays, to be refused by its name
+        stages = {name: stage for name, stage in stages.items() if stage is not None or name not in STAGES}
     if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
         return raw
     model_heads = model["heads"] if isinstance(model, dict) and "heads" in model else list(HEADS)

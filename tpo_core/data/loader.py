@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from tpo_core.config.schema import PhaseConfig
-from tpo_core.data.sample import Sample
+from tpo_core.data.sample import Sample, answer_targets, kind_of
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 
@@ -97,12 +97,18 @@ def require_kinds(phase: PhaseConfig, counts: Mapping[str, int]) -> list[str]:
 
 
 def load_example(shards: ShardSet, sample: Sample) -> Example:
-    """The sample with the stored frames of its (first) media."""
+    """The sample with the stored frames of its (first) media; a box on one frame of a video, with that frame alone."""
     if not sample.media:
         empty = np.zeros((0, 1, 1, 3), np.uint8)
         return Example(sample, empty, np.zeros(0), np.zeros(0, np.int64), 1, 1, 0.0)
     row = shards.media(sample.media[0].uri)
-    return Example(sample, row.frames_THWC(), row.times_s, row.frame_index, row.width, row.height, row.duration_s)
+    frames, times_s, index = row.frames_THWC(), row.times_s, row.frame_index
+    asked = [target.frame for target in answer_targets(sample) if target.frame is not None]
+    if kind_of(sample) == "region" and asked:
+        only = index == asked[0]
+        assert only.any(), f"{sample.sample_id}: frame {asked[0]} is not stored"
+        frames, times_s, index = frames[only], times_s[only], index[only]
+    return Example(sample, frames, times_s, index, row.width, row.height, row.duration_s)
 
 
 class Loader:

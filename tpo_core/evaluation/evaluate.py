@@ -21,7 +21,8 @@ from tpo_core.evaluation import truth
 from tpo_core.evaluation.constants import constant_baselines
 from tpo_core.evaluation.gallery import GalleryItem, gallery
 from tpo_core.evaluation.measure import Scored, measure
-from tpo_core.models.tpo import SETTINGS, TpoModel, local_path
+from tpo_core.models.source import local_path
+from tpo_core.models.tpo import SETTINGS, TpoModel
 
 GALLERY_TASKS = ("region", "moment", "mask", "track")
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,8 +26,8 @@ from tpo_core.heads.registry import HEADS, build_head
 from tpo_core.models.backbones.llava_onevision import LlavaOnevision, VisualFeatures
 from tpo_core.models.generation import Decoded, Grammar, greedy
 from tpo_core.models.processing import IGNORED, Batch, Processor
+from tpo_core.models.source import local_path
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
-from tpo_core.storage.commit import fetch
 
 BACKBONES = {LlavaOnevision.model_type: LlavaOnevision}
 VLM_PREFIX = "backbone.vlm."
@@ -258,22 +257,6 @@ class TpoModel(nn.Module):
 def saved_name(name: str) -> str:
     """Name of a tensor in the saved files: backbone tensors carry their Hugging Face names."""
     return name.removeprefix(VLM_PREFIX)
-
-
-def local_path(uri: str) -> str:
-    """A local directory for a path, a URI, or a name on the Hugging Face hub. Raises TpoError when there is none."""
-    if "://" in uri:
-        try:
-            return str(fetch(uri))
-        except FileNotFoundError as error:
-            raise TpoError(f"{uri} is no finished folder: copy the model there, and an empty _SUCCESS last") from error
-    if Path(uri).is_dir():
-        return uri
-    try:
-        return snapshot_download(uri)
-    except (HFValidationError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise TpoError(f"no model at {uri!r}: not a folder, and not to be had from the hub ({reason})") from error
 
 
 def load_processor(path: str, tokenizer: object, backbone: LlavaOnevision) -> Processor:

@@ -8,7 +8,8 @@ import torch
 from tpo_core.data.loader import Example, Loader, Prefetcher
 from tpo_core.data.shards import ShardSet
 from tpo_core.models.processing import Batch, Processor
-from tpo_core.models.tpo import SETTINGS, TpoModel, local_path
+from tpo_core.models.source import local_path
+from tpo_core.models.tpo import SETTINGS, TpoModel
 from tpo_core.train.phase import PhaseJob
 from tpo_core.train.strategy import Strategy
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tpo_core.config.schema import PhaseConfig
-from tpo_core.data.loader import Loader, MicroBatch, steps_for
+from tpo_core.data.loader import Loader, MicroBatch, load_example, steps_for
+from tpo_core.data.record import Media, Provenance, Sample, Target, Turn
 from tpo_core.errors import TpoError
 
 SIZES = {"chat": 50, "mask": 7, "region": 30, "temporal": 24}
@@ -143,3 +144,40 @@ def test_closing_early_ends_the_thread():
     with loader().prefetch(0, 1000, sum, depth=1) as batches:
         next(batches)
     assert not [thread for thread in threading.enumerate() if thread.name == "tpo-prefetch"]
+
+
+class Film:
+    """A stored video of four of its frames; every pixel of frame k is k."""
+
+    width, height, duration_s = 4, 2, 3.0
+    frame_index = np.array([0, 10, 20, 30])
+    times_s = np.array([0.0, 1.0, 2.0, 3.0])
+
+    def frames_THWC(self):
+        return np.tile(self.frame_index.astype(np.uint8)[:, None, None, None], (1, 2, 4, 3))
+
+
+class FilmShards:
+    def media(self, uri):
+        assert uri == "film"
+        return Film()
+
+
+def boxed(frame):
+    answer = Turn("assistant", "Answer: <box_begin><boxes> .", target_refs=(0,))
+    return Sample(
+        sample_id="s", dataset="d", split="train", task="box", media=(Media("film", "video"),),
+        turns=(Turn("user", "Where?"), answer), targets=(Target("box", box=(0, 0, 1, 1), frame=frame),),
+        provenance=Provenance(source_file="f", row=0, native_id="n", reader="r"),
+    )  # fmt: skip
+
+
+def test_a_box_on_one_frame_of_a_video_comes_with_that_frame_alone():
+    example = load_example(FilmShards(), boxed(20))
+    assert (example.frame_index.tolist(), example.times_s.tolist()) == ([20], [2.0])
+    assert example.frames_THWC.shape == (1, 2, 4, 3)
+    assert (example.frames_THWC == 20).all()
+
+
+def test_a_box_without_a_frame_comes_with_all_that_is_stored():
+    assert load_example(FilmShards(), boxed(None)).frame_index.tolist() == [0, 10, 20, 30]

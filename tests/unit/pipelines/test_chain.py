@@ -1,5 +1,7 @@
 """The chain as a graph: what reads what, what runs again after a change, and how a user's mistake ends."""
 
+import shutil
+
 import pytest
 
 from pipelines.chain import build_chain
@@ -67,14 +69,21 @@ def test_a_stage_of_several_phases_is_several_steps():
         ("stages.task_assignment.loss_weights.lm=2", [*STAGES, "evaluate", "register"]),
         ("seed=18", [*STAGES, "evaluate", "register"]),
         ("model.lora.rank=4", [*STAGES, "evaluate", "register"]),
-        ("model.base=elsewhere", ["evaluate_base", *STAGES, "evaluate", "register"]),
-        ("data.frames.n_frames=8", ["preprocess", "evaluate_base", *STAGES, "evaluate", "register"]),
+        ("data.frames.n_frames=6", ["preprocess", "evaluate_base", *STAGES, "evaluate", "register"]),
         ("evaluation.limit_per_task=7", ["evaluate_base", "evaluate", "register"]),
         ("tracking.model_name=other", ["register"]),
     ],
 )
 def test_a_change_runs_what_depends_on_it_and_nothing_else(override, again):
     assert changed(override) == again
+
+
+def test_another_base_model_runs_what_reads_it_and_a_moved_one_nothing(tmp_path):
+    moved = shutil.copytree("assets/quickstart_base", tmp_path / "moved")
+    assert changed(f"model.base={moved}") == []
+    weights = moved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert changed(f"model.base={moved}") == ["evaluate_base", *STAGES, "evaluate", "register"]
 
 
 def test_other_clips_run_everything():
@@ -121,6 +130,8 @@ MISTAKES = [
     (["--recipe", "mine/gone.yaml"], "error: no recipe 'mine/gone.yaml': there is no such file"),
     (["stages.multitsk.lr.lora=1"], "error: recipe quickstart: stages: unknown stage 'multitsk'; did you mean"),
     (["train.wrkers=2"], "error: recipe quickstart: unknown key 'wrkers' in train; did you mean 'workers'?"),
+    (["stages.multitsk=null"], "error: recipe quickstart: stages: unknown stage 'multitsk'; did you mean"),
+    (["model.base=assets/quikstart_base"], "error: no model at 'assets/quikstart_base': not a folder, and not to be"),
     (["train.workers"], "error: override 'train.workers': write it as key.path=value"),
     (["--until-step", "multitsk"], "error: unknown step 'multitsk'; did you mean 'multitask'?"),
     (["--from-step", "evaluate", "--until-step", "multitask"], "error: step 'multitask' comes before 'evaluate'"),

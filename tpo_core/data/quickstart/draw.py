@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from tpo_core.data.quickstart.world import SIDE_PX, Clip, Thing
+from tpo_core.data.quickstart.world import SHRUNK, SIDE_PX, Clip, Thing
 
 RGB = {
     "red": (214, 40, 40),
@@ -63,7 +63,7 @@ def _draw(
     frame: np.ndarray, masks: np.ndarray, index: int, thing: Thing, centre: np.ndarray, action: str | None
 ) -> None:
     """Paints one thing into a float frame (H, W, 3) and updates the visible masks (things, H, W) in place."""
-    radius = thing.radius_px * (0.5 if action == "shrinks" else 1.0)
+    radius = thing.radius_px * (SHRUNK if action == "shrinks" else 1.0)
     reach = radius * 1.05 + 2.0 + (2.5 * _GLOW_REACH_PX if action == "glows" else 0.0)
     x0, x1 = max(int(centre[0] - reach), 0), min(int(centre[0] + reach) + 2, SIDE_PX)
     y0, y1 = max(int(centre[1] - reach), 0), min(int(centre[1] + reach) + 2, SIDE_PX)

@@ -22,6 +22,7 @@ UNSEEN_PAIRS = frozenset((COLOURS[(3 * i + 1) % len(COLOURS)], kind) for i, kind
 SIDE_PX = 96
 N_FRAMES = 12
 FPS = 8.0
+SHRUNK = 0.5  # share of its radius that a thing keeps while it `shrinks`
 _RADIUS_PX = (12.0, 18.0)
 _EVENT_FRAMES = (3, 5)  # of 12: the whole clip as an answer stays below 0.5 tIoU
 _MAX_SPEED_PX = 1.6
