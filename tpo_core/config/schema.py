@@ -169,8 +169,13 @@ class PhaseConfig(Config):
     )
     steps: int | None = Field(default=None, ge=1, description="optimizer steps; exactly one of steps and epochs")
     epochs: float | None = Field(default=None, gt=0, description="passes over the samples of the mixture's kinds")
-    batch_size: int = Field(default=128, ge=1, description="samples per optimizer step, all workers together")
+    batch_size: int = Field(
+        default=128, ge=1, description="samples per optimizer step, all workers together, at micro_batch_size"
+    )
     micro_batch_size: int = Field(ge=1, description="samples of one kind per micro-batch, all workers together")
+    micro_batch_sizes: Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(drop_nulls)] = Field(
+        default_factory=dict, description="kinds whose micro-batches have another size, and that size"
+    )
 
     @field_validator("mixture")
     @classmethod
@@ -184,7 +189,24 @@ class PhaseConfig(Config):
             raise ValueError("set exactly one of steps and epochs (null removes the other)")
         if self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
+        require_known("kind", list(self.micro_batch_sizes), self.mixture)
         return self
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Samples in a micro-batch of each kind of the mixture."""
+        return {kind: self.micro_batch_sizes.get(kind, self.micro_batch_size) for kind in self.mixture}
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per optimizer step."""
+        return self.batch_size // self.micro_batch_size
+
+    @property
+    def samples_per_step(self) -> float:
+        """Samples per optimizer step, a mean over the mixture."""
+        total = sum(self.mixture.values())
+        return self.accumulation * sum(self.sizes[kind] * weight for kind, weight in self.mixture.items()) / total
 
 
 class StageConfig(Config):
@@ -380,9 +402,10 @@ class Recipe(Config):
                 if head not in self.model.heads:
                     raise ValueError(f"stages.{name}.heads holds {head!r} but model.heads does not")
             for phase in stage.phases:
-                if phase.micro_batch_size % self.train.workers:
-                    raise ValueError(
-                        f"train.workers {self.train.workers} must divide stages.{name}.phases.{phase.name}"
-                        f".micro_batch_size {phase.micro_batch_size}"
-                    )
+                for kind, size in phase.sizes.items():
+                    if size % self.train.workers:
+                        raise ValueError(
+                            f"train.workers {self.train.workers} must divide stages.{name}.phases.{phase.name}"
+                            f".micro_batch_size {size} (of {kind})"
+                        )
         return self

@@ -81,7 +81,7 @@ def steps_for(phase: PhaseConfig, counts: Mapping[str, int]) -> int:
         return phase.steps
     assert phase.epochs is not None
     total = sum(counts[kind] for kind in require_kinds(phase, counts))
-    return math.ceil(phase.epochs * total / phase.batch_size)
+    return math.ceil(phase.epochs * total / phase.samples_per_step)
 
 
 def require_kinds(phase: PhaseConfig, counts: Mapping[str, int]) -> list[str]:
@@ -120,16 +120,17 @@ class Loader:
 
     def __init__(self, shards: ShardSet, part: str, phase: PhaseConfig, *, seed: int, rank: int, world: int) -> None:
         assert 0 <= rank < world, f"rank {rank} of {world}"
-        if phase.micro_batch_size % world:
-            raise TpoError(
-                f"phase {phase.name!r}: micro_batch_size {phase.micro_batch_size} cannot be split over {world} workers:"
-                " choose a multiple"
-            )
+        for kind, size in phase.sizes.items():
+            if size % world:
+                raise TpoError(
+                    f"phase {phase.name!r}: a micro-batch of {size} {kind} samples cannot be split over {world}"
+                    " workers: choose a multiple"
+                )
         self.shards, self.phase, self.seed, self.rank, self.world = shards, phase, seed, rank, world
         self.samples = shards.samples(part)
         counts = {kind: len(index) for kind, index in self.samples.kind_index.items()}
         self._kinds = require_kinds(phase, counts)
-        self.micro_per_step = phase.batch_size // phase.micro_batch_size
+        self.micro_per_step = phase.accumulation
         self.steps = steps_for(phase, counts)
         weights = np.array([phase.mixture[kind] for kind in self._kinds], np.float64)
         self._edges = np.cumsum(weights / weights.sum())[:-1]
@@ -163,7 +164,8 @@ class Loader:
         numbers = self._kind_numbers(chunk)
         which = int(numbers[place])
         turn = int(self._before[chunk][which] + np.count_nonzero(numbers[:place] == which))
-        kind, size = self._kinds[which], self.phase.micro_batch_size
+        kind = self._kinds[which]
+        size = self.phase.sizes[kind]
         members = self.samples.kind_index[kind]
         indices = []
         for position in range(turn * size, (turn + 1) * size):

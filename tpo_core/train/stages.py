@@ -3,13 +3,13 @@
 Nothing here knows a task: groups, kinds and stages are names out of the recipe.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from tpo_core.config.schema import PhaseConfig, Recipe, StageConfig
+from tpo_core.data.loader import steps_for
 from tpo_core.errors import TpoError
 from tpo_core.train.optim import Groups
 
@@ -51,28 +51,26 @@ def find_phase(recipe: Recipe, stage_name: str, phase: str | None = None) -> Pha
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan:
-    """The arithmetic of one phase: all counts are samples over all ranks, `steps` are optimizer steps."""
+    """The arithmetic of one phase: all counts are samples over all ranks, `steps` are optimizer steps.
+
+    sizes: samples in a micro-batch of each kind. samples: of the whole phase, as the mixture has it on average.
+    """
 
     steps: int
     warmup_steps: int
     accumulation: int
-    batch_size: int
-    micro_batch_size: int
+    sizes: dict[str, int]
     world: int
+    samples: int
     pool: int
-    epochs: float
-
-    @property
-    def samples(self) -> int:
-        return self.steps * self.batch_size
 
     def describe(self) -> str:
         """The arithmetic as it is printed at the start of the phase."""
+        sizes = ", ".join(f"{kind} {size}" for kind, size in self.sizes.items())
         return (
-            f"{self.steps} steps x {self.batch_size} = {self.samples} samples"
-            f" = {self.epochs:.3g} epochs of {self.pool}; {self.warmup_steps} warm-up steps;"
-            f" {self.batch_size} = {self.accumulation} micro-batches x {self.micro_batch_size},"
-            f" {self.micro_batch_size} = {self.world} workers x {self.micro_batch_size // self.world}"
+            f"{self.steps} steps of {self.accumulation} micro-batches ({sizes}) over {self.world}"
+            f" {'worker' if self.world == 1 else 'workers'} = {self.samples} samples"
+            f" = {self.samples / self.pool:.3g} epochs of {self.pool}; {self.warmup_steps} warm-up steps"
         )
 
 
@@ -81,7 +79,7 @@ def plan_phase(stage: StageConfig, phase: PhaseConfig, *, counts: Mapping[str, i
 
     counts: samples of each kind in the training part. One epoch is as many samples as the kinds of the mixture hold
     together; the last step of a phase is always full, so a fraction of a step is rounded up.
-    Raises TpoError when a kind of the mixture has no sample, or when the sizes do not divide.
+    Raises TpoError when a kind of the mixture has no sample, or when the workers do not divide a micro-batch.
     """
     empty = [kind for kind in phase.mixture if not counts.get(kind, 0)]
     if empty:
@@ -90,30 +88,22 @@ def plan_phase(stage: StageConfig, phase: PhaseConfig, *, counts: Mapping[str, i
             f"phase {phase.name!r} draws from {empty[0]!r} but the training part holds no such sample ({held}):"
             " add a source or take the kind out of the mixture"
         )
-    for what, whole, part in (
-        ("batch_size / micro_batch_size", phase.batch_size, phase.micro_batch_size),
-        ("micro_batch_size / workers", phase.micro_batch_size, world),
-    ):
-        if whole % part:
-            raise TpoError(f"phase {phase.name!r}: {what} = {whole} / {part} = {whole / part:.3g} must be whole")
-    pool = sum(counts[kind] for kind in phase.mixture)
-    steps = phase.steps if phase.steps is not None else math.ceil(epochs_of(phase) * pool / phase.batch_size)
+    for kind, size in phase.sizes.items():
+        if size % world:
+            raise TpoError(
+                f"phase {phase.name!r}: micro-batch of {kind} / workers = {size} / {world} = {size / world:.3g}"
+                " must be whole"
+            )
+    steps = steps_for(phase, counts)
     return PhasePlan(
         steps=steps,
         warmup_steps=round(stage.warmup_fraction * steps),
-        accumulation=phase.batch_size // phase.micro_batch_size,
-        batch_size=phase.batch_size,
-        micro_batch_size=phase.micro_batch_size,
+        accumulation=phase.accumulation,
+        sizes=phase.sizes,
         world=world,
-        pool=pool,
-        epochs=steps * phase.batch_size / pool,
+        samples=round(steps * phase.samples_per_step),
+        pool=sum(counts[kind] for kind in phase.mixture),
     )
-
-
-def epochs_of(phase: PhaseConfig) -> float:
-    """The epochs of a phase without `steps`."""
-    assert phase.epochs is not None, "the schema asks for exactly one of steps and epochs"
-    return phase.epochs
 
 
 def select_trainable(model: nn.Module, groups: Groups, lr: Mapping[str, float]) -> None:

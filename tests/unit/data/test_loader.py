@@ -75,6 +75,16 @@ def test_the_first_plan_is_pinned():
     assert loader().plan(0)[:2] == [MicroBatch("region", (84, 88, 68, 6)), MicroBatch("chat", (73, 28, 8, 43))]
 
 
+def test_a_kind_with_a_size_of_its_own_walks_its_samples_in_larger_strides():
+    wide = phase().model_copy(update={"micro_batch_sizes": {"region": 10}})
+    plans = [micro for step in range(40) for micro in loader(wide).plan(step)]
+    assert {(micro.kind, len(micro.indices)) for micro in plans} == {
+        ("region", 10), ("chat", 4), ("mask", 4), ("temporal", 4),
+    }  # fmt: skip
+    met = [index for micro in plans if micro.kind == "region" for index in micro.indices]
+    assert all(len(set(met[at : at + 30])) == 30 for at in range(0, len(met) - 29, 30)), "epochs of all 30 samples"
+
+
 def test_every_micro_batch_holds_one_kind():
     subject = loader()
     for step in range(20):
@@ -109,7 +119,7 @@ def test_a_kind_without_samples_is_refused():
 
 
 def test_a_micro_batch_must_be_divisible_by_the_ranks():
-    with pytest.raises(TpoError, match="4 cannot be split over 3 workers"):
+    with pytest.raises(TpoError, match="a micro-batch of 4 chat samples cannot be split over 3 workers"):
         loader(rank=0, world=3)
 
 

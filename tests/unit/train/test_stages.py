@@ -54,14 +54,25 @@ def test_steps_come_from_epochs_and_the_counts_of_the_mixture_rounded_up():
     assert plan.accumulation == 8
     assert plan.samples == 36 * 128
     assert plan.describe() == (
-        "36 steps x 128 = 4608 samples = 3.07 epochs of 1500; 7 warm-up steps;"
-        " 128 = 8 micro-batches x 16, 16 = 2 workers x 8"
+        "36 steps of 8 micro-batches (region 16, chat 16) over 2 workers = 4608 samples = 3.07 epochs of 1500;"
+        " 7 warm-up steps"
     )
+
+
+def test_a_kind_may_have_micro_batches_of_its_own_size():
+    images = phase(
+        mixture={"region": 1, "mask": 3}, steps=None, epochs=2, batch_size=8, micro_batch_size=4,
+        micro_batch_sizes={"region": 32},
+    )  # fmt: skip
+    plan = plan_phase(STAGE, images, counts={"region": 300, "mask": 100}, world=2)
+    assert plan.sizes == {"region": 32, "mask": 4}
+    assert images.samples_per_step == 2 * (32 + 3 * 4) / 4 == 22
+    assert (plan.steps, plan.samples) == (37, 37 * 22)  # 2 x 400 / 22 = 36.4
 
 
 def test_given_steps_are_taken_as_they_are():
     plan = plan_phase(STAGE, phase(steps=10, micro_batch_size=4), counts={"region": 16}, world=1)
-    assert (plan.steps, plan.epochs, plan.accumulation) == (10, 5.0, 2)
+    assert (plan.steps, plan.samples, plan.accumulation) == (10, 80, 2)
 
 
 def test_a_kind_without_samples_is_told_with_what_there_is():
@@ -70,7 +81,7 @@ def test_a_kind_without_samples_is_told_with_what_there_is():
 
 
 def test_sizes_that_do_not_divide_are_told_as_arithmetic():
-    with pytest.raises(TpoError, match=r"micro_batch_size / workers = 4 / 3 = 1\.33 must be whole"):
+    with pytest.raises(TpoError, match=r"micro-batch of region / workers = 4 / 3 = 1\.33 must be whole"):
         plan_phase(STAGE, phase(micro_batch_size=4), counts={"region": 4}, world=3)
 
 
