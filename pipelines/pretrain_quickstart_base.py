@@ -50,6 +50,7 @@ PATCH_PX = 12
 TOKENS_A_FRAME = (SIDE_PX // PATCH_PX // 2) ** 2
 CLIP_FRAMES = (0, 2, 3, 5, 6, 8, 9, 11)  # what `n_frames: 8` of the recipe takes of the 12 of a clip
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+REPORT_EVERY, SAVE_EVERY = 25, 250  # steps
 BATCH = {"look": 96, "frames": 48, "clips": 32}
 BRANCHES = {"frames": 6, "clips": 10}  # questions that share the visual tokens of a frame or clip
 
@@ -108,14 +109,17 @@ class Pretrainer(nn.Module):
         scores = self.words(visual[:, :-1]).amax(1)
         return F.binary_cross_entropy_with_logits(scores, words) * words.shape[1] / 10
 
-    def answer_loss(self, visual: Tensor, packed: dict[str, Tensor]) -> Tensor:
-        labels = packed["labels"]
+    def logits(self, visual: Tensor, packed: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores (M, V) and ids (M,) of the labelled tokens; a branch ends at a label, so none is read from another."""
         handed = {"video": BaseModelOutputWithPooling(pooler_output=visual.flatten(0, 1)[None])}
         inputs = {key: value for key, value in packed.items() if key != "labels"}
         hidden = self.model.model(**inputs, mm_encoder_outputs=handed, use_cache=False).last_hidden_state
-        # A branch ends at its label, so that the next token of a labelled one is always in its own branch.
-        keep = labels[:, 1:] != -100
-        return F.cross_entropy(self.model.lm_head(hidden[:, :-1][keep]), labels[:, 1:][keep])
+        labels = packed["labels"][:, 1:]
+        keep = labels != -100
+        return self.model.lm_head(hidden[:, :-1][keep]), labels[keep]
+
+    def answer_loss(self, visual: Tensor, packed: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(*self.logits(visual, packed))
 
 
 @dataclass
@@ -200,68 +204,56 @@ def question_accuracy(trainer: Pretrainer, pool: Pool, packer: Packer) -> dict[s
     """Share of questions on whole clips answered exactly: every token of the answer is the arg-max (so greedy)."""
     rng = np.random.default_rng(7)
     hits: dict[str, list[bool]] = {}
-    times = np.array(CLIP_FRAMES)[None]
     for c, clip in enumerate(pool.clips):
-        asked = language.questions(clip, rng)
-        packed = packer.pack([[(question.text, question.answer)] for question in asked], len(times[0]) * 16 + 1)
-        visual = trainer.see(pool.pixels(np.array([c]), times)).expand(len(asked), -1, -1)
-        handed = {"video": BaseModelOutputWithPooling(pooler_output=visual.flatten(0, 1)[None])}
-        labels = packed.pop("labels")[:, 1:]
-        hidden = trainer.model.model(**packed, mm_encoder_outputs=handed, use_cache=False).last_hidden_state
-        said = trainer.model.lm_head(hidden[:, :-1]).argmax(-1)
-        right = ((said == labels) | (labels == -100)).all(1).tolist()
-        for question, hit in zip(asked, right, strict=True):
-            hits.setdefault(question.kind, []).append(hit)
-    scores = {kind: float(np.mean(h)) for kind, h in sorted(hits.items())}
-    return {"all": float(np.mean([x for h in hits.values() for x in h])), **scores}
+        visual = trainer.see(pool.pixels(np.array([c]), np.array(CLIP_FRAMES)[None]))
+        for question in language.questions(clip, rng):
+            packed = packer.pack([[(question.text, question.answer)]], visual.shape[1])
+            scores, ids = trainer.logits(visual, packed)
+            hits.setdefault(question.kind, []).append(bool((scores.argmax(-1) == ids).all()))
+    shares = {kind: float(np.mean(h)) for kind, h in sorted(hits.items())}
+    return {"all": float(np.mean([x for h in hits.values() for x in h])), **shares}
 
 
-def teach(school: School, lesson: Lesson, state_path: Path, probe: Pool) -> None:
-    """Runs one lesson, from its saved state if there is one; a lesson that the state says is done is passed over."""
-    optimizer = torch.optim.AdamW(lesson.parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
-    first = 0
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        if lesson.name in state["done"]:
-            return
-        if lesson.name == state["lesson"]:
-            school.trainer.load_state_dict(state["trainer"])
-            optimizer.load_state_dict(state["optimizer"])
-            first = state["step"]
-    done = [] if not state_path.exists() else torch.load(state_path, weights_only=True)["done"]
-    for parameter in school.trainer.parameters():
-        parameter.requires_grad_(False)
+def teach(school: School, lesson: Lesson, state: dict[str, Any], state_path: Path, probe: Pool) -> None:
+    """Runs what is left of one lesson; `state` is what was left last time, kept up to date here and on disk."""
+    if lesson.name in state["done"]:
+        return
+    optimizer = torch.optim.AdamW(lesson.parameters, lr=school.args.lr, betas=(0.9, 0.98), weight_decay=0.05)
+    if lesson.name == state["lesson"]:
+        optimizer.load_state_dict(state["optimizer"])
+    else:
+        state |= {"lesson": lesson.name, "step": 0}
+    school.trainer.requires_grad_(False)
     for parameter in lesson.parameters:
         parameter.requires_grad_(True)
-    began, sums = time.monotonic(), {}
+    began, first, sums = time.monotonic(), state["step"], dict[str, float]()
     for step in range(first, lesson.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lesson.rate(step, school.args.lr)
         losses = lesson.loss(step)
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(lesson.parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        if (step + 1) % 25 == 0:
-            eta_min = (time.monotonic() - began) / (step + 1 - first) * (lesson.steps - step - 1) / 60
-            means = "  ".join(f"{name} {total / 25:.3f}" for name, total in sums.items())
-            print(f"{lesson.name} {step + 1}/{lesson.steps}  {means}  eta {eta_min:.0f} min", flush=True)
+        update(optimizer, torch.stack(list(losses.values())).sum(), lesson.rate(step, school.args.lr))
+        sums = {name: sums.get(name, 0.0) + float(value.detach()) for name, value in losses.items()}
+        done = step + 1
+        if done % REPORT_EVERY == 0:
+            eta_min = (time.monotonic() - began) / (done - first) * (lesson.steps - done) / 60
+            means = "  ".join(f"{name} {total / REPORT_EVERY:.3f}" for name, total in sums.items())
+            print(f"{lesson.name} {done}/{lesson.steps}  {means}  eta {eta_min:.0f} min", flush=True)
             sums = {}
-        last = step + 1 == lesson.steps
-        if last or (step + 1) % 250 == 0:
-            saved = {
-                "lesson": lesson.name,
-                "step": step + 1,
-                "done": [*done, lesson.name] if last else done,
-                "trainer": school.trainer.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
-            torch.save(saved, state_path.with_suffix(".tmp"))
+        if done % SAVE_EVERY == 0 or done == lesson.steps:
+            state |= {"step": done, "optimizer": optimizer.state_dict(), "trainer": school.trainer.state_dict()}
+            state["done"] += [lesson.name] if done == lesson.steps else []
+            torch.save(state, state_path.with_suffix(".tmp"))
             state_path.with_suffix(".tmp").rename(state_path)
             if lesson.name != "look":
                 print(json.dumps(question_accuracy(school.trainer, probe, school.packer)), flush=True)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """One step of the optimizer at this rate, gradients clipped at norm 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
@@ -295,8 +287,12 @@ def main() -> None:
     print(f"{size_m:.2f} M parameters, vocabulary {len(tokenizer)}; rendering {args.clips} clips", flush=True)
     school = School(trainer, packer, words, build_pool(PRETRAIN_SEED, args.clips, blind=args.blind), args)
     probe = build_pool(EVAL_SEED, 64, blind=args.blind)
+    state: dict[str, Any] = {"done": [], "lesson": None, "step": 0}
+    if args.state.exists():
+        state = torch.load(args.state, weights_only=True)
+        trainer.load_state_dict(state["trainer"])
     for lesson in school.lessons():
-        teach(school, lesson, args.state, probe)
+        teach(school, lesson, state, args.state, probe)
     save(trainer.model, tokenizer, args.output)
     scores = question_accuracy(trainer, build_pool(EVAL_SEED, 400, blind=args.blind), packer)
     summary = {**{k: v for k, v in vars(args).items() if k not in ("output", "state")}, "qa_accuracy": scores}
