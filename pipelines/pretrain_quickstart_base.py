@@ -7,7 +7,7 @@ LLaVA-OneVision (SigLIP + Qwen2) of the Hugging Face classes; afterwards nothing
 1. look: single frames, vision tower and projector. Which words of the caption are shown is read from each visual
    token by a linear layer and joined by a maximum over tokens (the layer is thrown away): a language model alone takes
    very long to start looking at random features.
-2. frames: single frames, the whole model, the word loss and the answers.
+2. frames: single frames, the whole model, the word loss and the answers; in rounds, each with a rate that falls.
 3. clips: the language model alone on clips and frames; tower and projector, which see each frame by itself, are done,
    and their tokens are computed once.
 
@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,9 @@ class School:
         speech = [*model.language_model.parameters(), *self.trainer.model.lm_head.parameters()]
         if not args.blind:
             yield Lesson("look", args.look_steps, looking, self.look)
-            yield Lesson("frames", args.frame_steps, everything, self.frames)
+            for turn in range(args.frame_rounds):
+                steps = args.frame_steps
+                yield Lesson(f"frames {turn + 1}", steps, everything, partial(self.frames, before=turn * steps))
         yield Lesson("clips", args.clip_steps, speech, self.clips)
 
     def draw(self, step: int, size: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
@@ -168,8 +171,8 @@ class School:
         visual = self.trainer.see(self.pool.pixels(rows, times[:, None]))
         return {"words": self.trainer.word_loss(visual, self.seen_words(rows, times))}
 
-    def frames(self, step: int) -> dict[str, Tensor]:
-        rng, rows, times = self.draw(step, BATCH["frames"])
+    def frames(self, step: int, before: int) -> dict[str, Tensor]:
+        rng, rows, times = self.draw(before + step, BATCH["frames"])
         visual = self.trainer.see(self.pool.pixels(rows, times[:, None]))
         asked = [ask(self.pool.clips[c], rng, BRANCHES["frames"], int(t)) for c, t in zip(rows, times, strict=True)]
         answers = self.trainer.answer_loss(visual, self.packer.pack(asked, visual.shape[1]))
@@ -272,7 +275,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory of the finished model")
     parser.add_argument("--state", type=Path, default=Path("runs/pretrain_quickstart_base.pt"), help="training state")
     parser.add_argument("--look-steps", type=int, default=1500)
-    parser.add_argument("--frame-steps", type=int, default=2000)
+    parser.add_argument("--frame-steps", type=int, default=2000, help="steps of a round")
+    parser.add_argument("--frame-rounds", type=int, default=2)
     parser.add_argument("--clip-steps", type=int, default=3000)
     parser.add_argument("--clips", type=int, default=12000, help="rendered clips kept in memory (330 kB each)")
     parser.add_argument("--lr", type=float, default=1e-3)
