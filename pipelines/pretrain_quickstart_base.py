@@ -10,9 +10,10 @@ LLaVA-OneVision (SigLIP + Qwen2) of the Hugging Face classes; afterwards nothing
 2. frames: single frames, the whole model, the word loss and the answers; in rounds, each with a rate that falls.
 3. clips: the language model alone on clips and frames; tower and projector, which see each frame by itself, are done,
    and their tokens are computed once.
+4. words: as 3, and beside each clip a few senseless sentences of the words of task requests, to be repeated.
 
-In 2 and 3 the visual tokens are shared by many questions, which do not see each other (`Packer`). `--blind` trains the
-control: step 3 alone, on black pixels. The state is saved every 250 steps; the same command continues it.
+In 2 to 4 the visual tokens are shared by many questions, which do not see each other (`Packer`). `--blind` trains the
+control: steps 3 and 4 alone, on black pixels. The state is saved every 250 steps; the same command continues it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.quickstart_lessons import EVAL_SEED, PRETRAIN_SEED, Packer, Pool, Words, ask, build_pool, build_tokenizer
+from pipelines.quickstart_lessons import (
+    EVAL_SEED,
+    PRETRAIN_SEED,
+    Packer,
+    Pool,
+    Words,
+    ask,
+    build_pool,
+    build_tokenizer,
+    say,
+)
 from tpo_core.data.quickstart import language
 from tpo_core.data.quickstart.world import N_FRAMES, SIDE_PX
 
@@ -54,6 +65,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 REPORT_EVERY, SAVE_EVERY = 25, 250  # steps
 BATCH = {"look": 96, "frames": 48, "clips": 32}
 BRANCHES = {"frames": 6, "clips": 10}  # questions that share the visual tokens of a frame or clip
+SENTENCES = 3  # to be repeated, beside the questions of lesson "words"
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
@@ -125,7 +137,7 @@ class Pretrainer(nn.Module):
 
 @dataclass
 class Lesson:
-    """One of the three steps of pretraining: what trains, for how long, and the loss of a step number."""
+    """One step of pretraining: what trains, for how long, and the loss of a step number."""
 
     name: str
     steps: int
@@ -139,7 +151,7 @@ class Lesson:
 
 
 class School:
-    """The three lessons over one pool of clips."""
+    """The lessons over one pool of clips."""
 
     def __init__(self, trainer: Pretrainer, packer: Packer, words: Words, pool: Pool, args: argparse.Namespace) -> None:
         self.trainer, self.packer, self.words, self.pool, self.args = trainer, packer, words, pool, args
@@ -157,6 +169,7 @@ class School:
                 steps = args.frame_steps
                 yield Lesson(f"frames {turn + 1}", steps, everything, partial(self.frames, before=turn * steps))
         yield Lesson("clips", args.clip_steps, speech, self.clips)
+        yield Lesson("words", args.word_steps, speech, partial(self.clips, sentences=SENTENCES))
 
     def draw(self, step: int, size: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
         rng = np.random.default_rng([step, 11])
@@ -178,7 +191,7 @@ class School:
         answers = self.trainer.answer_loss(visual, self.packer.pack(asked, visual.shape[1]))
         return {"answers": answers, "words": self.trainer.word_loss(visual, self.seen_words(rows, times))}
 
-    def clips(self, step: int) -> dict[str, Tensor]:
+    def clips(self, step: int, sentences: int = 0) -> dict[str, Tensor]:
         """Three steps of four on clips, one on frames, so that single frames stay known."""
         if self._tokens is None:
             self._tokens = self.tokens()
@@ -188,7 +201,7 @@ class School:
         newline = self.trainer.model.model.image_newline.detach().expand(len(rows), 1, -1)
         visual = torch.cat([seen.flatten(1, 2).float(), newline], 1)
         asked = [
-            ask(self.pool.clips[c], rng, BRANCHES["clips"], None if whole else int(t))
+            ask(self.pool.clips[c], rng, BRANCHES["clips"], None if whole else int(t)) + say(rng, sentences)
             for c, t in zip(rows, times, strict=True)
         ]
         return {"answers": self.trainer.answer_loss(visual, self.packer.pack(asked, visual.shape[1]))}
@@ -278,6 +291,7 @@ def main() -> None:
     parser.add_argument("--frame-steps", type=int, default=2000, help="steps of a round")
     parser.add_argument("--frame-rounds", type=int, default=2)
     parser.add_argument("--clip-steps", type=int, default=2000)
+    parser.add_argument("--word-steps", type=int, default=300)
     parser.add_argument("--clips", type=int, default=12000, help="rendered clips kept in memory (330 kB each)")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--blind", action="store_true", help="black pixels: the control")

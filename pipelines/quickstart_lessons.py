@@ -26,7 +26,8 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Words of the task requests, so that later stages do not spell them letter by letter; no box or moment is behind them.
+# Words of the task requests. The tokenizer keeps them whole, and the model learns to repeat them: a row of the
+# embedding that was never trained is noise, and no adapter mends it. No box, moment or mask is behind them.
 _REQUEST_WORDS = (
     "Where is the Can you find detect locate Please show track segment mask outline follow object moment video clip "
     "when does happen happens happening query given in seconds start and end time times of this that moves to "
@@ -147,6 +148,13 @@ class Packer:
         same = (branch[:, :, None] == branch[:, None]) | (branch[:, None] == 0)
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         return {"input_ids": ids, "labels": labels, "position_ids": places, "attention_mask": (same & causal)[:, None]}
+
+
+def say(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+    """Sentences without sense to be repeated: words of requests and of the world in any order."""
+    words = [*_REQUEST_WORDS.split(), *_REQUEST_WORDS.split(), *language.vocabulary()]
+    sentences = [" ".join(rng.choice(words, size=rng.integers(2, 8))) for _ in range(count)]
+    return [(f"Say: {sentence}", sentence) for sentence in sentences]
 
 
 def ask(clip: Clip, rng: np.random.Generator, branches: int, t: int | None) -> list[tuple[str, str]]:

@@ -44,6 +44,9 @@ class MaskConfig(Config):
 
     decoder: Literal["light"] = Field(default="light", description="which mask decoder")
     width: int = Field(default=128, ge=8, multiple_of=8, description="hidden width, channels")
+    train_frames: int | None = Field(
+        default=None, ge=1, description="frames of a clip decoded in a training step, drawn anew each time; null: all"
+    )
 
 
 class ModelConfig(Config):

@@ -7,7 +7,7 @@ Shape letters: N samples that carry a slot (one slot a sample), B batch (N == B 
 H/W pixels. In patches_BTNC alone, N counts the patches of a frame.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -33,6 +33,11 @@ class Movable:
         return type(self)(**moved)
 
 
+def take_frames(value_BT: Tensor, index_BK: Tensor) -> Tensor:
+    """Frames index_BK[b] of row b, of a tensor (B, T, ...)."""
+    return value_BT[torch.arange(len(index_BK), device=value_BT.device)[:, None], index_BK]
+
+
 @dataclass
 class HeadContext(Movable):
     """What a head may look at besides its hidden vector. Rows are aligned with the rows of hidden_NC.
@@ -56,6 +61,16 @@ class HeadContext(Movable):
         """The context of some rows only."""
         tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "grid_hw"}
         return HeadContext(grid_hw=self.grid_hw, **tensors)
+
+    def frames(self, index_BK: Tensor) -> "HeadContext":
+        """The context of K frames of each row only; `duration_s_B` stays that of the whole clip."""
+        return replace(
+            self,
+            patches_BTNC=take_frames(self.patches_BTNC, index_BK),
+            pixels_BTCHW=take_frames(self.pixels_BTCHW, index_BK),
+            frame_mask_BT=take_frames(self.frame_mask_BT, index_BK),
+            times_s_BT=take_frames(self.times_s_BT, index_BK),
+        )
 
 
 @dataclass
@@ -86,6 +101,11 @@ class MaskTargets(Movable):
     valid_NT: Tensor
     box_only_N: Tensor
     boxes_NT4: Tensor
+
+    def frames(self, index_NK: Tensor) -> "MaskTargets":
+        """The targets on K frames of each sample only."""
+        names = ("masks_NTHW", "valid_NT", "boxes_NT4")
+        return replace(self, **{name: take_frames(getattr(self, name), index_NK) for name in names})
 
 
 Targets = RegionTargets | TemporalTargets | MaskTargets

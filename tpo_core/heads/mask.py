@@ -23,11 +23,17 @@ def conv_norm(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequen
     return nn.Sequential(conv, nn.GroupNorm(NORM_GROUPS, channels_out))
 
 
-def coordinates(batch: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
-    """(batch * frames, 3, height, width): x, y of the cell centres and the frame's place in the clip, in [-1, 1]."""
-    axes = [(torch.arange(n, device=device) + 0.5) * (2 / n) - 1 for n in (frames, height, width)]
-    t, y, x = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack([x, y, t], 1).repeat(batch, 1, 1, 1)
+def coordinates(place_F: Tensor, height: int, width: int) -> Tensor:
+    """(F, 3, height, width): x, y of the cell centres in [-1, 1], and each frame's own place in its clip."""
+    axes = [(torch.arange(n, device=place_F.device) + 0.5) * (2 / n) - 1 for n in (height, width)]
+    t, y, x = torch.meshgrid(place_F, *axes, indexing="ij")
+    return torch.stack([x, y, t], 1)
+
+
+def draw_frames(valid_NT: Tensor, count: int) -> Tensor:
+    """(N, count) random frames in order of time, annotated ones first of all."""
+    chance_NT = torch.rand(valid_NT.shape, device=valid_NT.device) + valid_NT
+    return chance_NT.topk(count, dim=1).indices.sort(1).values
 
 
 class FilmBlock(nn.Module):
@@ -40,7 +46,7 @@ class FilmBlock(nn.Module):
 
     def forward(self, features: Tensor, embedding_FE: Tensor) -> Tensor:
         scale, shift = self.film(embedding_FE)[:, :, None, None].chunk(2, 1)
-        return features + F.gelu(self.conv(features) * (1 + scale) + shift)
+        return features + F.relu(self.conv(features) * (1 + scale) + shift)
 
 
 class LightDecoder(nn.Module):
@@ -49,7 +55,7 @@ class LightDecoder(nn.Module):
     def __init__(self, hidden_size: int, vision_size: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, width), nn.LayerNorm(width))
-        self.stem = nn.Sequential(conv_norm(3, width // 2, stride=2), nn.GELU(), conv_norm(width // 2, width, stride=2))
+        self.stem = nn.Sequential(conv_norm(3, width // 2, stride=2), nn.ReLU(), conv_norm(width // 2, width, stride=2))
         self.patches = nn.Sequential(nn.LayerNorm(vision_size), nn.Linear(vision_size, width))
         self.place = nn.Conv2d(3, width, 1)
         self.coarse = FilmBlock(width)
@@ -63,11 +69,12 @@ class LightDecoder(nn.Module):
         embedding_BE = self.embedding(hidden_BC)
         embedding_FE = embedding_BE.repeat_interleave(T, 0)
         coarse = self.patches(context.patches_BTNC).view(B * T, rows, columns, -1).permute(0, 3, 1, 2)
-        coarse = self.coarse(coarse + self.place(coordinates(B, T, rows, columns, hidden_BC.device)), embedding_FE)
+        place_BT = context.times_s_BT / context.duration_s_B.clamp(min=1e-6)[:, None] * 2 - 1
+        coarse = self.coarse(coarse + self.place(coordinates(place_BT.flatten(), rows, columns)), embedding_FE)
         fine = self.stem(context.pixels_BTCHW.flatten(0, 1))
         height, width = fine.shape[-2:]
         fine = fine + F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
-        fine = fine + self.fine_place(coordinates(B, T, height, width, hidden_BC.device))
+        fine = fine + self.fine_place(coordinates(place_BT.flatten(), height, width))
         for block in self.fine:
             fine = block(fine, embedding_FE)
         kernel_BE, bias_B1 = self.kernel(embedding_BE).split([fine.shape[1], 1], 1)
@@ -82,15 +89,19 @@ class MaskHead(TaskHead):
     begin = "<track_begin>"
     slot = "<tracking>"
 
-    def __init__(self, hidden_size: int, vision_size: int, width: int) -> None:
+    def __init__(self, hidden_size: int, vision_size: int, width: int, train_frames: int | None = None) -> None:
         super().__init__()
+        self.train_frames = train_frames
         self.decoder = LightDecoder(hidden_size, vision_size, width)
 
     @classmethod
     def from_config(cls, config: ModelConfig, hidden_size: int, vision_size: int) -> Self:
-        return cls(hidden_size, vision_size, config.mask.width)
+        return cls(hidden_size, vision_size, config.mask.width, config.mask.train_frames)
 
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: MaskTargets) -> HeadOutput:
+        if self.train_frames is not None and self.train_frames < targets.valid_NT.shape[1]:
+            index_NK = draw_frames(targets.valid_NT, self.train_frames)
+            context, targets = context.frames(index_NK), targets.frames(index_NK)
         size = targets.masks_NTHW.shape[-2:]
         logits_NTHW = self.decoder(hidden_NC, context)
         logits_NTHW = F.interpolate(logits_NTHW, size, mode="bilinear", align_corners=False)

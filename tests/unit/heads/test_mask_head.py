@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tpo_core.heads.base import MaskTargets
-from tpo_core.heads.mask import MaskHead, decode, dense_terms, projection_terms, side
+from tpo_core.heads.mask import MaskHead, decode, dense_terms, draw_frames, projection_terms, side
 
 
 def head() -> MaskHead:
@@ -47,6 +47,24 @@ def test_frames_without_annotation_carry_no_loss(random_context):
     before = model(hidden, context, truth).total.item()
     truth.masks_NTHW[:, 1:] = 1
     assert model(hidden, context, truth).total.item() == before
+
+
+def test_drawn_frames_are_in_order_and_annotated_ones_come_first():
+    valid = torch.tensor([[True, False, True, False, True, False], [True] * 6])
+    for _ in range(20):
+        index = draw_frames(valid, 3)
+        assert index[0].tolist() == [0, 2, 4]
+        assert (index[1].diff() > 0).all()
+
+
+def test_a_drawn_frame_brings_its_own_mask_pixels_and_place(random_context):
+    torch.manual_seed(0)
+    few, every = MaskHead(24, 16, 16, train_frames=2), head()
+    few.load_state_dict(every.state_dict())
+    context, truth, hidden = random_context(2, 5), targets(rectangles(2, 5)), torch.randn(2, 24)
+    truth.valid_NT[:] = False
+    truth.valid_NT[:, [1, 4]] = True
+    assert few(hidden, context, truth).total.item() == pytest.approx(every(hidden, context, truth).total.item())
 
 
 def test_a_batch_without_any_annotated_frame_is_zero_and_reaches_all_parameters(random_context):

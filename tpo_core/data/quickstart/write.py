@@ -8,7 +8,7 @@ Layout below the output, one folder a part, so that every reader meets what it w
     <part>/qvhighlights/highlight_<split>_release.jsonl                    moments of odd clips
     <part>/mevis/<split>/{meta_expressions.json,mask_dict.json}            masks by expression
     <part>/got10k/<split>/<clip>/{groundtruth.txt,absence.label,...}       tracks
-    <part>/videochat2_it/{captions,questions}.json                         conversation
+    <part>/videochat2_it/{captions,conversations,questions}.json           conversation
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from tpo_core.data.quickstart.world import FPS, SIDE_PX, Clip, sample_clip
 
 # Seeds of the parts lie far apart: disjoint for any clip count below ten million.
 _PART_OFFSET = {"train": 0, "val": 10_000_000, "test": 20_000_000, "unseen": 30_000_000}
+_TURNS_A_CONVERSATION = 6
 _QUESTIONS_A_CLIP = 3
 _MIN_VISIBLE_PX = 60  # an object this small (of 9,216 px) is no fair target of a region question
 
@@ -51,7 +52,7 @@ class Labels:
     image_frame: int
     image_jpeg: bytes
     captions: list[str]
-    questions: list[language.Question]
+    conversation: list[language.Question]
 
 
 def write_quickstart(config: GeneratorConfig, output: Path, echo: Callable[[str], None]) -> dict[str, int]:
@@ -84,7 +85,7 @@ def _make_clip(job: tuple[int, str, int, Path]) -> Labels:
     encode_mp4(videos / f"{clip.clip_id}.mp4", frames, FPS)
     rng = np.random.default_rng([clip_seed, 1])
     asked = language.questions(clip, rng)
-    picked = rng.permutation(len(asked))[:_QUESTIONS_A_CLIP]
+    picked = rng.permutation(len(asked))[:_TURNS_A_CONVERSATION]
     image_frame = int(rng.integers(clip.n_frames))
     return Labels(
         clip=clip,
@@ -93,7 +94,7 @@ def _make_clip(job: tuple[int, str, int, Path]) -> Labels:
         image_frame=image_frame,
         image_jpeg=_jpeg(frames[image_frame]),
         captions=[language.caption(clip, rng)],
-        questions=[asked[i] for i in picked],
+        conversation=[asked[i] for i in picked],
     )
 
 
@@ -269,15 +270,19 @@ def _one_based(box: tuple[float, float, float, float] | None) -> str:
 
 
 def _write_chat(labels: list[Labels], folder: Path, split: str) -> None:
-    captions, questions = [], []
+    """One caption and one conversation of a clip, and the first questions of the latter once more, each by itself."""
+    captions, conversations, questions = [], [], []
     for number, label in enumerate(labels):
         video = f"{label.clip.clip_id}.mp4"
         request = language.CAPTION_REQUESTS[number % len(language.CAPTION_REQUESTS)]
         captions.append({"video": video, "QA": [{"i": request, "q": "", "a": label.captions[0]}]})
-        questions += [{"video": video, "QA": [{"i": "", "q": q.text, "a": q.answer}]} for q in label.questions]
+        talk = [{"i": "", "q": question.text, "a": question.answer} for question in label.conversation]
+        conversations.append({"video": video, "QA": talk})
+        questions += [{"video": video, "QA": [pair]} for pair in talk[:_QUESTIONS_A_CLIP]]
     root = folder / "videochat2_it"
     root.mkdir(exist_ok=True)
     (root / "captions.json").write_text(json.dumps(captions))
+    (root / "conversations.json").write_text(json.dumps(conversations))
     (root / "questions.json").write_text(json.dumps(questions))
 
 
