@@ -44,6 +44,7 @@ def overrides(work: Path, base_model: Path) -> list[str]:
     for stage in ("task_assignment", "vision_task", "multitask"):
         phase = f"stages.{stage}.phases.{stage}"
         changed |= {f"{phase}.steps": 2, f"{phase}.batch_size": 4, f"{phase}.micro_batch_size": 2}
+        changed[f"{phase}.micro_batch_sizes"] = "{region: 4}"
     changed[f"stages.{KILLED_IN}.phases.{KILLED_IN}.steps"] = 40
     return [f"{key}={value}" for key, value in changed.items()]
 
@@ -142,12 +143,12 @@ def test_it_ends_with_the_report_and_a_challenger(finished, work):
         assert label in output
     assert "registered tpo version 1 as challenger" in output
     measured = json.loads(now["evaluate"])["result"]
-    assert set(measured["counts"]) == {"val", "test", "unseen"}
+    assert set(measured["counts"]) == {"test", "unseen"}
     assert {"region", "moment", "mask", "track", "qa", "caption"} == set(measured["counts"]["test"])
     assert max(count for part in measured["counts"].values() for count in part.values()) <= 4
     assert set(measured["baseline"]) <= set(measured["metrics"])
     (folder,) = (path.parent for path in work.glob("evaluate/*/artifact.json"))
-    for part in ("val", "test", "unseen"):
+    for part in ("test", "unseen"):
         assert (folder / part / "gallery" / "gallery.png").is_file()
         assert len((folder / part / "predictions.jsonl").read_text().splitlines()) == sum(
             measured["counts"][part].values()
