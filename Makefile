@@ -48,5 +48,5 @@ format: install  ## ruff format, in place
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-pretrain-base: install  ## train the quick-start base again (about 75 CPU-minutes on 2 cores)
+pretrain-base: install  ## train the quick-start base again (several hours on 2 cores)
 	$(BIN)/python pipelines/pretrain_quickstart_base.py --output assets/quickstart_base

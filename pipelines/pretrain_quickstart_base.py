@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--frame-steps", type=int, default=2000, help="steps of a round")
     parser.add_argument("--frame-rounds", type=int, default=2)
     parser.add_argument("--clip-steps", type=int, default=2000)
-    parser.add_argument("--word-steps", type=int, default=300)
+    parser.add_argument("--word-steps", type=int, default=250)
     parser.add_argument("--clips", type=int, default=12000, help="rendered clips kept in memory (330 kB each)")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--blind", action="store_true", help="black pixels: the control")

@@ -37,7 +37,7 @@ def test_what_was_not_measured_has_no_row():
 
 def artifact(step, result):
     return Artifact(
-        step=step, version=1, uri=f"/work/{step}/0123", fingerprint="0123", inputs={}, identity={}, result=result,
+        step=step, version=1, uri=f"/runs/{step}/0123", fingerprint="0123", inputs={}, identity={}, result=result,
         provenance={"seconds": 61.4},
     )  # fmt: skip
 
@@ -46,16 +46,16 @@ def test_the_report_says_what_was_registered_and_where_to_look(capsys):
     done = {
         "evaluate_base": artifact("evaluate_base", {"metrics": BASE, "baseline": {}}),
         "evaluate": artifact("evaluate", {"metrics": MEASURED, "baseline": CONSTANT}),
-        "register": artifact("register", {"name": "tpo", "version": 3, "uri": "sqlite:////work/mlflow.db"}),
+        "register": artifact("register", {"name": "tpo", "version": 3, "uri": "sqlite:////runs/mlflow.db"}),
     }
     lines = []
     print_report(done, lines.append)
     out = capsys.readouterr().out
-    assert row(out, "evaluate_base") == ["evaluate_base", "61", "/work/evaluate_base/0123"]
+    assert row(out, "evaluate_base") == ["evaluate_base", "61", "/runs/evaluate_base/0123"]
     assert "62.5 / 0.0 / 3.1" in out
     assert lines == [
         "registered tpo version 3 as challenger",
-        "gallery    /work/evaluate/0123/test/gallery/gallery.png",
-        "curves     /work/register/0123/loss_curves.png",
-        "MLflow     mlflow ui --backend-store-uri sqlite:////work/mlflow.db",
+        "gallery    /runs/evaluate/0123/test/gallery/gallery.png",
+        "curves     /runs/register/0123/loss_curves.png",
+        "MLflow     mlflow ui --backend-store-uri sqlite:////runs/mlflow.db",
     ]

@@ -22,7 +22,7 @@ def staging(tmp_path):
 
 @pytest.fixture(params=["disk", "s3"])
 def target(request, tmp_path) -> str:
-    return str(tmp_path / "work" / "x") if request.param == "disk" else request.getfixturevalue("bucket") + "/work/x"
+    return str(tmp_path / "out" / "x") if request.param == "disk" else request.getfixturevalue("bucket") + "/out/x"
 
 
 def test_commit_moves_everything_and_marks_it(staging, target):
@@ -54,11 +54,11 @@ def test_a_full_disk_leaves_nothing_committed(staging, tmp_path, monkeypatch, ca
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         with pytest.raises(TpoError, match=r"^disk full while writing .*x\.partial.*\d+ bytes free"):
-            commit(staging, tmp_path / "work" / "x")
-    assert not is_committed(tmp_path / "work" / "x")
+            commit(staging, tmp_path / "out" / "x")
+    assert not is_committed(tmp_path / "out" / "x")
     assert not is_committed(staging)
-    commit(staging, tmp_path / "work" / "x")
-    assert is_committed(tmp_path / "work" / "x")
+    commit(staging, tmp_path / "out" / "x")
+    assert is_committed(tmp_path / "out" / "x")
 
 
 def test_a_disk_that_fills_up_at_the_last_rename_leaves_nothing_committed(staging, tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up_at_the_last_rename_leaves_nothing_committed(stagin
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(TpoError, match="disk full"):
-        commit(staging, tmp_path / "work" / "x")
+        commit(staging, tmp_path / "out" / "x")
     assert not is_committed(staging)
     assert (staging / "sub" / "b.bin").read_bytes() == b"two"
 
@@ -81,7 +81,7 @@ def test_every_file_is_synced_before_the_mark_is_written(staging, tmp_path, monk
     real_sync, real_write = local.sync, local.write_bytes
     monkeypatch.setattr(local, "sync", lambda path: (synced.append(path.name), real_sync(path)))
     monkeypatch.setattr(local, "write_bytes", lambda *args: (synced.append("MARK"), real_write(*args)))
-    commit(staging, tmp_path / "work" / "x")
+    commit(staging, tmp_path / "out" / "x")
     assert {"a.txt", "b.bin", "sub"} <= set(synced[: synced.index("MARK")])
 
 
@@ -90,7 +90,7 @@ def test_on_s3_the_mark_is_uploaded_last(staging, bucket, monkeypatch):
     client = s3.client()
     real = client.upload_file
     monkeypatch.setattr(client, "upload_file", lambda path, *args: (sent.append(args[-1]), real(path, *args)))
-    commit(staging, f"{bucket}/work/x")
+    commit(staging, f"{bucket}/out/x")
     assert sent == ["work/x/a.txt", "work/x/sub/b.bin", "work/x/_SUCCESS"]
 
 
@@ -106,11 +106,11 @@ def test_an_upload_that_breaks_leaves_nothing_committed(staging, bucket, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(client, "upload_file", breaks)
         with pytest.raises(ConnectionResetError):
-            commit(staging, f"{bucket}/work/x")
-    assert not is_committed(f"{bucket}/work/x")
+            commit(staging, f"{bucket}/out/x")
+    assert not is_committed(f"{bucket}/out/x")
     assert not is_committed(staging)
-    commit(staging, f"{bucket}/work/x")
-    assert is_committed(f"{bucket}/work/x")
+    commit(staging, f"{bucket}/out/x")
+    assert is_committed(f"{bucket}/out/x")
 
 
 def test_fetch_gives_a_local_folder_itself(staging):
@@ -119,21 +119,21 @@ def test_fetch_gives_a_local_folder_itself(staging):
 
 
 def test_fetch_copies_from_s3_once(staging, bucket, monkeypatch):
-    commit(staging, f"{bucket}/work/x")
-    copy = fetch(f"{bucket}/work/x")
+    commit(staging, f"{bucket}/out/x")
+    copy = fetch(f"{bucket}/out/x")
     assert {name: (copy / name).read_bytes() for name in FILES} == FILES
     monkeypatch.setattr(s3, "download_tree", None)
-    assert fetch(f"{bucket}/work/x") == copy
+    assert fetch(f"{bucket}/out/x") == copy
 
 
 def test_fetch_refuses_what_is_not_committed(bucket):
-    uri.write_bytes(f"{bucket}/work/x/a.txt", b"half")
+    uri.write_bytes(f"{bucket}/out/x/a.txt", b"half")
     with pytest.raises(FileNotFoundError, match="not committed"):
-        fetch(f"{bucket}/work/x")
+        fetch(f"{bucket}/out/x")
 
 
 def test_an_interrupted_fetch_is_made_again(staging, bucket, monkeypatch):
-    commit(staging, f"{bucket}/work/x")
+    commit(staging, f"{bucket}/out/x")
 
     def breaks(_, root):
         uri.write_bytes(root / "a.txt", b"ha")
@@ -142,5 +142,5 @@ def test_an_interrupted_fetch_is_made_again(staging, bucket, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(s3, "download_tree", breaks)
         with pytest.raises(ConnectionResetError):
-            fetch(f"{bucket}/work/x")
-    assert (fetch(f"{bucket}/work/x") / "a.txt").read_bytes() == b"one"
+            fetch(f"{bucket}/out/x")
+    assert (fetch(f"{bucket}/out/x") / "a.txt").read_bytes() == b"one"
