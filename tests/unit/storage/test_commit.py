@@ -91,7 +91,7 @@ def test_on_s3_the_mark_is_uploaded_last(staging, bucket, monkeypatch):
     real = client.upload_file
     monkeypatch.setattr(client, "upload_file", lambda path, *args: (sent.append(args[-1]), real(path, *args)))
     commit(staging, f"{bucket}/out/x")
-    assert sent == ["work/x/a.txt", "work/x/sub/b.bin", "work/x/_SUCCESS"]
+    assert sent == ["out/x/a.txt", "out/x/sub/b.bin", "out/x/_SUCCESS"]
 
 
 def test_an_upload_that_breaks_leaves_nothing_committed(staging, bucket, monkeypatch):
