@@ -37,6 +37,7 @@ def overrides(work: Path, base_model: Path) -> list[str]:
         "model.mask.width": 8,
         "data.generator": "{train_clips: 24, val_clips: 4, test_clips: 4, unseen_clips: 4}",
         "evaluation.limit_per_task": 4,
+        "evaluation.limit_by_task": "{region: null, qa: null, caption: null}",
         "evaluation.max_new_tokens": 4,
         "train.log_every_steps": 1,
         "train.checkpoint_every_steps": 1,
@@ -44,7 +45,7 @@ def overrides(work: Path, base_model: Path) -> list[str]:
     for stage in ("task_assignment", "vision_task", "multitask"):
         phase = f"stages.{stage}.phases.{stage}"
         changed |= {f"{phase}.steps": 2, f"{phase}.batch_size": 4, f"{phase}.micro_batch_size": 2}
-        changed[f"{phase}.micro_batch_sizes"] = "{region: 4}"
+        changed[f"{phase}.micro_batch_sizes"] = "{region: 4, mask: 2}"
     changed[f"stages.{KILLED_IN}.phases.{KILLED_IN}.steps"] = 40
     return [f"{key}={value}" for key, value in changed.items()]
 

@@ -19,6 +19,7 @@ KINDS = (*HEADS, "chat")
 LOSSES = ("lm", *HEADS)
 STAGES = ("task_assignment", "vision_task", "multitask")
 PARTS = ("train", "val", "test", "unseen")
+MEASURED_TASKS = ("region", "moment", "mask", "track", "qa", "caption")
 HEAD_GROUPS = {f"{head}_head": head for head in HEADS}
 GROUPS = ("lora", "task_vectors", *HEAD_GROUPS, "vision_encoder", "connector")
 
@@ -123,6 +124,12 @@ class PhaseConfig(Config):
     micro_batch_size: int = Field(ge=1, description="samples of one kind per micro-batch, all workers together")
     micro_batch_sizes: Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(drop_nulls)] = Field(
         default_factory=dict, description="kinds whose micro-batches have another size, and that size"
+    )
+    samples_per_media: int = Field(
+        default=1,
+        ge=1,
+        description="up to so many samples of a media file follow each other; those of a micro-batch share one pass"
+        " through the vision tower",
     )
 
     @field_validator("mixture")
@@ -250,6 +257,9 @@ class EvaluationConfig(Config):
         default=["val", "test", "unseen"], min_length=1, description=f"parts, of {', '.join(PARTS)}"
     )
     limit_per_task: int | None = Field(default=None, ge=1, description="samples per task and part; null takes all")
+    limit_by_task: Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(drop_nulls)] = Field(
+        default_factory=dict, description=f"tasks with another limit, of {', '.join(MEASURED_TASKS)}, and that limit"
+    )
     batch_size: int = execution(8, ge=1, description="samples decoded together")
     max_new_tokens: int = Field(default=64, ge=1, description="longest answer, tokens")
     gallery_size: int = Field(default=12, ge=0, description="predictions drawn on frames, per part")
@@ -258,6 +268,12 @@ class EvaluationConfig(Config):
     @classmethod
     def _parts_known(cls, parts: list[str]) -> list[str]:
         return require_known("part", parts, PARTS)
+
+    @field_validator("limit_by_task")
+    @classmethod
+    def _tasks_known(cls, limits: dict[str, int]) -> dict[str, int]:
+        require_known("task", list(limits), MEASURED_TASKS)
+        return limits
 
 
 class TrackingConfig(Config):

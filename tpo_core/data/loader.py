@@ -6,7 +6,8 @@ workers, so a run gives the same batches on any number of them, and its whole st
 - The *global* micro-batch number m = step * micro-batches per step + position holds samples of one kind.
 - The kind of m follows the golden-ratio sequence (seeded offset + m * phi) mod 1 through the cumulated weights of the
   mixture: after any number of micro-batches each kind has had its share to within a few.
-- Each kind walks through its own permutations, a new one each epoch: every sample once before any comes again.
+- Each kind walks through its own permutations, a new one each epoch: every sample once before any comes again. With
+  `samples_per_media` above 1 it is bundles of samples of one media file that are permuted.
 """
 
 from __future__ import annotations
@@ -63,12 +64,20 @@ def entropy(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:16], "big")
 
 
-@lru_cache(maxsize=16)
 def permutation(seed: int, phase: str, kind: str, epoch: int, size: int) -> np.ndarray:
-    """Order (size,) int64 in which the samples of a kind come in an epoch. Sorting raw PCG64 output, since numpy keeps
+    """Order (size,) int64 in which the bundles of a kind come in an epoch. Sorting raw PCG64 output, since numpy keeps
     that stream fixed over versions, which it does not promise of `Generator.permutation`."""
     raw = np.random.PCG64(entropy(seed, phase, kind, epoch)).random_raw(size)
     return np.argsort(raw, kind="stable")
+
+
+def bundles(members: np.ndarray, media_numbers: np.ndarray, most: int) -> list[np.ndarray]:
+    """`members` (sample indices of a kind) as runs of at most `most` samples of one media file."""
+    if most == 1:
+        return list(members[:, None])
+    ordered = members[np.argsort(media_numbers[members], kind="stable")]
+    borders = np.flatnonzero(np.diff(media_numbers[ordered])) + 1
+    return [run[at : at + most] for run in np.split(ordered, borders) for at in range(0, len(run), most)]
 
 
 def steps_for(phase: PhaseConfig, counts: Mapping[str, int]) -> int:
@@ -132,9 +141,14 @@ class Loader:
         self._kinds = require_kinds(phase, counts)
         self.micro_per_step = phase.accumulation
         self.steps = steps_for(phase, counts)
+        media = self.samples.media_numbers if phase.samples_per_media > 1 else np.zeros(0)
+        self._bundles = {
+            kind: bundles(self.samples.kind_index[kind], media, phase.samples_per_media) for kind in self._kinds
+        }
         weights = np.array([phase.mixture[kind] for kind in self._kinds], np.float64)
         self._edges = np.cumsum(weights / weights.sum())[:-1]
         self._offset = entropy(seed, phase.name, "kinds") / 2**128
+        self._order = lru_cache(maxsize=16)(self._order_of_epoch)
         self._before = [np.zeros(len(self._kinds), np.int64)]  # micro-batches of each kind before each chunk
 
     def plan(self, step: int) -> list[MicroBatch]:
@@ -144,7 +158,9 @@ class Loader:
 
     def examples(self, micro: MicroBatch) -> list[Example]:
         """This rank's share of a micro-batch, with frames."""
-        return [load_example(self.shards, self.samples[index]) for index in micro.indices[self.rank :: self.world]]
+        share = len(micro.indices) // self.world
+        own = micro.indices[self.rank * share : (self.rank + 1) * share]
+        return [load_example(self.shards, self.samples[index]) for index in own]
 
     def prefetch(
         self, first_step: int, end_step: int, prepare: Callable[[list[Example]], T], *, depth: int = 2
@@ -166,12 +182,14 @@ class Loader:
         turn = int(self._before[chunk][which] + np.count_nonzero(numbers[:place] == which))
         kind = self._kinds[which]
         size = self.phase.sizes[kind]
-        members = self.samples.kind_index[kind]
-        indices = []
-        for position in range(turn * size, (turn + 1) * size):
-            epoch, at = divmod(position, len(members))
-            indices.append(int(members[permutation(self.seed, self.phase.name, kind, epoch, len(members))[at]]))
-        return MicroBatch(kind, tuple(indices))
+        count = len(self.samples.kind_index[kind])
+        places = (divmod(position, count) for position in range(turn * size, (turn + 1) * size))
+        return MicroBatch(kind, tuple(int(self._order(kind, epoch)[at]) for epoch, at in places))
+
+    def _order_of_epoch(self, kind: str, epoch: int) -> np.ndarray:
+        groups = self._bundles[kind]
+        order = permutation(self.seed, self.phase.name, kind, epoch, len(groups))
+        return np.concatenate([groups[number] for number in order])
 
 
 @dataclass(frozen=True)

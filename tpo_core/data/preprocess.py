@@ -173,15 +173,19 @@ def finished_record(output: Path, job: ShardJob) -> dict[str, Any] | None:
 
 @contextmanager
 def _quiet_ray_data() -> Iterator[None]:
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    bars, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.WARNING)
+    """No bars, which a job log cannot show, no plans, and no warning that bars are off; other warnings pass."""
+    context = ray.data.DataContext.get_current()
+    loggers = {"ray.data": logging.WARNING, "ray.data._internal.progress": logging.ERROR}
+    before = {name: logging.getLogger(name).level for name in loggers}
+    bars, context.enable_progress_bars = context.enable_progress_bars, False
+    for name, level in loggers.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
         context.enable_progress_bars = bars
-        logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

@@ -18,11 +18,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from tpo_core.data.sample import KIND_OF_TASK, SCHEMA_VERSION, Sample, from_row, to_table
@@ -143,6 +145,20 @@ class SampleTable:
         self.kind_index: dict[str, np.ndarray] = {
             kind: np.flatnonzero(self.kinds == kind) for kind in sorted(set(kinds))
         }
+
+    @cached_property
+    def media_numbers(self) -> np.ndarray:
+        """(N,) int64: equal where two samples have the same first media; a sample without media has a number alone."""
+        first: list[pa.Array] = []
+        for batch in self._batches:
+            lists = batch.column("media")
+            empty = pc.equal(pc.list_value_length(lists), 0)
+            starts = pc.if_else(empty, None, lists.offsets[:-1])
+            first.append(lists.values.field("uri").take(starts))
+        uris_N = pa.chunked_array(first, pa.string()).combine_chunks()
+        known = pc.is_valid(uris_N).to_numpy(zero_copy_only=False)
+        numbers = uris_N.dictionary_encode().indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(known, numbers, -1 - np.arange(len(numbers)))
 
     def __len__(self) -> int:
         return self._starts[-1]

@@ -7,7 +7,7 @@ activation) counts as a wrong answer of the task, never as a smaller denominator
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,19 +64,24 @@ def measure(
     model: TpoModel, shards: ShardSet, part: str, config: EvaluationConfig, echo: Callable[[str], None]
 ) -> Measured:
     """Scores the model on the chosen samples of a part, the same for every model."""
-    chosen, heads = choose(shards.samples(part), config.limit_per_task), list(model.heads)
-    scored: list[Scored] = []
-    total = sum(len(samples) for samples in chosen.values())
-    for task, samples in chosen.items():
-        for group in chunks(samples, config.batch_size):
-            examples = [load_example(shards, sample) for sample in group]
-            for example, answer in zip(examples, model.chat(examples, config.max_new_tokens), strict=True):
-                scored.append(score(task, example, answer, heads))
-        echo(f"evaluate  {part}  {len(scored)}/{total}  {task} done")
-    return Measured(summarize(part, scored), {task: len(samples) for task, samples in chosen.items()}, scored)
+    chosen = choose(shards.samples(part), config.limit_per_task, config.limit_by_task)
+    heads = list(model.heads)
+    asked = [(task, sample) for task, samples in chosen.items() for sample in samples]
+    by_media = sorted(range(len(asked)), key=lambda number: [media.uri for media in asked[number][1].media])
+    scored: dict[int, Scored] = {}
+    for group in chunks(by_media, config.batch_size):  # requests about one media share its pass through the tower
+        examples = [load_example(shards, asked[number][1]) for number in group]
+        answers_given = model.chat(examples, config.max_new_tokens)
+        for number, example, answer in zip(group, examples, answers_given, strict=True):
+            scored[number] = score(asked[number][0], example, answer, heads)
+        echo(f"evaluate  {part}  {len(scored)}/{len(asked)}")
+    in_order = [scored[number] for number in range(len(asked))]
+    return Measured(summarize(part, in_order), {task: len(samples) for task, samples in chosen.items()}, in_order)
 
 
-def choose(samples: Iterable[Sample], limit: int | None) -> dict[str, list[Sample]]:
+def choose(
+    samples: Iterable[Sample], limit: int | None, limit_by_task: Mapping[str, int] | None = None
+) -> dict[str, list[Sample]]:
     """Samples by measured task; with a limit, that many at equal distances, so that every dataset of a task is met."""
     by_task: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -86,12 +91,13 @@ def choose(samples: Iterable[Sample], limit: int | None) -> dict[str, list[Sampl
     chosen = {}
     for task in sorted(by_task):
         found = by_task[task]
-        count = len(found) if limit is None else min(limit, len(found))
+        most = (limit_by_task or {}).get(task, limit)
+        count = len(found) if most is None else min(most, len(found))
         chosen[task] = [found[i * len(found) // count] for i in range(count)]
     return chosen
 
 
-def chunks(items: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Consecutive runs of at most `size` items."""
     return (items[start : start + size] for start in range(0, len(items), size))
 

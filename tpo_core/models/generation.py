@@ -41,34 +41,42 @@ def greedy(
     grammar: Grammar,
     max_new_tokens: int,
 ) -> Decoded:
-    """Continue left-padded prompts until every row has ended.
+    """Continue left-padded prompts until every row has ended; once half of the rows have, the others go on alone.
 
     prompt: output of the language model on the prompts, with its cache; project: hidden (B, C) -> logits (B, V).
     A row may exceed `max_new_tokens` by the slot of an indicator that was its last token.
     """
-    batch = len(attention_mask_BL)
-    decoded = Decoded([[] for _ in range(batch)])
-    done = [False] * batch
-    output, mask_BL = prompt, attention_mask_BL
+    decoded = Decoded([[] for _ in range(len(attention_mask_BL))])
+    rows = list(range(len(attention_mask_BL)))  # of the prompts, those that the running batch still holds
+    done: set[int] = set()
+    output, mask_RL = prompt, attention_mask_BL
     while True:
-        choice_B = project(output.last_hidden_state[:, -1]).argmax(-1).tolist()
-        fed = [grammar.pad_id] * batch
-        for row, ids in enumerate(decoded.token_ids):
-            if not done[row]:
-                token = next_token(ids, choice_B[row], grammar, max_new_tokens)
-                done[row] = token is None
-                if token is not None:
-                    ids.append(token)
-                    fed[row] = token
-        if all(done):
+        choice_R = project(output.last_hidden_state[:, -1]).argmax(-1).tolist()
+        fed = [grammar.pad_id] * len(rows)
+        for place, row in enumerate(rows):
+            ids = decoded.token_ids[row]
+            token = None if row in done else next_token(ids, choice_R[place], grammar, max_new_tokens)
+            if token is None:
+                done.add(row)
+            else:
+                ids.append(token)
+                fed[place] = token
+        live = [place for place, row in enumerate(rows) if row not in done]
+        if not live:
             return decoded
-        fed_B1 = torch.tensor(fed, device=mask_BL.device)[:, None]
-        mask_BL = torch.cat([mask_BL, torch.ones_like(fed_B1)], 1)
-        output = step(fed_B1, mask_BL, past_key_values=output.past_key_values, use_cache=True)
-        for row, ids in enumerate(decoded.token_ids):
-            if not done[row] and len(ids) > 1 and ids[-2] in grammar.heads:
+        cache = output.past_key_values
+        if 2 * len(live) <= len(rows):
+            keep = torch.tensor(live, device=mask_RL.device)
+            cache.batch_select_indices(keep)
+            mask_RL, rows, fed = mask_RL[keep], [rows[place] for place in live], [fed[place] for place in live]
+        fed_R1 = torch.tensor(fed, device=mask_RL.device)[:, None]
+        mask_RL = torch.cat([mask_RL, torch.ones_like(fed_R1)], 1)
+        output = step(fed_R1, mask_RL, past_key_values=cache, use_cache=True)
+        for place, row in enumerate(rows):
+            ids = decoded.token_ids[row]
+            if row not in done and len(ids) > 1 and ids[-2] in grammar.heads:
                 head, _ = grammar.heads[ids[-2]]
-                decoded.hidden.setdefault(head, {}).setdefault(row, output.last_hidden_state[row, -1])
+                decoded.hidden.setdefault(head, {}).setdefault(row, output.last_hidden_state[place, -1])
 
 
 def next_token(ids: list[int], choice: int, grammar: Grammar, max_new_tokens: int) -> int | None:

@@ -32,13 +32,17 @@ TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 class Batch(Movable):
     """Samples of one kind. labels_BL: ids, -100 where no loss is taken; slot_boxes_B4: the box behind `<track_box>` as
     xyxy fractions, nan where the prompt has none; size_wh_B2: pixels of the original; targets: None for chat and for
-    prompts. frame_mask_BT is False on padding frames, and everywhere in the row of a sample without media."""
+    prompts. frame_mask_BT is False on padding frames, and everywhere in the row of a sample without media.
+
+    Rows that show the same frames share them: pixel_values_UTCHW holds U <= B different clips, and row b of the batch
+    shows clip clip_B[b]."""
 
     kind: str
     input_ids_BL: Tensor
     attention_mask_BL: Tensor
     labels_BL: Tensor
-    pixel_values_BTCHW: Tensor
+    pixel_values_UTCHW: Tensor
+    clip_B: Tensor
     frame_mask_BT: Tensor
     times_s_BT: Tensor
     duration_s_B: Tensor
@@ -62,6 +66,7 @@ class Encoded:
     slot_box_4: Tensor
     target: Any
     sample_id: str
+    frames_key: tuple[str, bytes]
 
 
 class Processor:
@@ -202,6 +207,7 @@ class Processor:
             slot_box_4=fractions(given[0], example) if given else torch.full((4,), torch.nan),
             target=BUILDERS[kind].one(example, self.mask_size) if train and kind in BUILDERS else None,
             sample_id=example.sample.sample_id,
+            frames_key=(example.sample.media[0].uri if example.sample.media else "", example.frame_index.tobytes()),
         )
 
     def collate(self, rows: list[Encoded], *, pad_left: bool = False) -> Batch:
@@ -211,6 +217,9 @@ class Processor:
         frame_counts = torch.tensor([len(row.times_s_T) for row in rows])
         kinds, has_targets = {row.kind for row in rows}, all(row.target is not None for row in rows)
         assert len(kinds) == 1 or not has_targets, f"a training batch holds one kind, not {sorted(kinds)}"
+
+        number_of = {key: number for number, key in enumerate(dict.fromkeys(row.frames_key for row in rows))}
+        pixels_of = {row.frames_key: row.pixels_TCHW for row in rows}
 
         def pad_text(values: list[Tensor], fill: int) -> Tensor:
             widths = [(length - len(value), 0) if pad_left else (0, length - len(value)) for value in values]
@@ -224,7 +233,8 @@ class Processor:
             input_ids_BL=pad_text([row.input_ids_L for row in rows], self.pad_id),
             attention_mask_BL=pad_text([torch.ones_like(row.input_ids_L) for row in rows], 0),
             labels_BL=pad_text([row.labels_L for row in rows], IGNORED),
-            pixel_values_BTCHW=torch.stack([pad_frames(row.pixels_TCHW) for row in rows]),
+            pixel_values_UTCHW=torch.stack([pad_frames(pixels_of[key]) for key in number_of]),
+            clip_B=torch.tensor([number_of[row.frames_key] for row in rows]),
             frame_mask_BT=torch.arange(frames)[None] < frame_counts[:, None],
             times_s_BT=torch.stack([pad_frames(row.times_s_T) for row in rows]),
             duration_s_B=torch.tensor([row.duration_s for row in rows], dtype=torch.float32),

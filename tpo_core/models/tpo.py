@@ -174,7 +174,7 @@ class TpoModel(nn.Module):
         "lm" is the mean cross-entropy over labelled tokens, indicators included (the paper's assignment loss); the
         loss of a head is there when the batch is of its kind and the model has it.
         """
-        features = self.backbone.encode(batch.pixel_values_BTCHW)
+        features = self.backbone.encode(batch.pixel_values_UTCHW).rows(batch.clip_B)
         with self.task_tokens.given_boxes(batch.slot_boxes_B4):
             inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
             output = self.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, use_cache=False, **inputs)
@@ -201,7 +201,7 @@ class TpoModel(nn.Module):
         return HeadContext(
             patches_BTNC=features.patches_BTNC.float(),
             grid_hw=self.backbone.grid_hw,
-            pixels_BTCHW=batch.pixel_values_BTCHW.float(),
+            pixels_BTCHW=batch.pixel_values_UTCHW[batch.clip_B].float(),
             frame_mask_BT=batch.frame_mask_BT,
             times_s_BT=batch.times_s_BT,
             duration_s_B=batch.duration_s_B,
@@ -220,7 +220,7 @@ class TpoModel(nn.Module):
         return answers
 
     def _answer(self, batch: Batch, max_new_tokens: int) -> list[Answer]:
-        features = self.backbone.encode(batch.pixel_values_BTCHW)
+        features = self.backbone.encode(batch.pixel_values_UTCHW).rows(batch.clip_B)
         mask_BL = batch.attention_mask_BL
         grammar = Grammar(
             heads={self.processor.token_id(h.begin): (n, self.processor.slot_ids[n]) for n, h in HEADS.items()},
@@ -230,9 +230,7 @@ class TpoModel(nn.Module):
         with self.task_tokens.given_boxes(batch.slot_boxes_B4):
             inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
             prompt = self.backbone.hidden_states(batch.input_ids_BL, mask_BL, use_cache=True, **inputs)
-            decoded = greedy(
-                self.backbone.hidden_states, self.backbone.lm_head, prompt, mask_BL, grammar, max_new_tokens
-            )
+        decoded = greedy(self.backbone.hidden_states, self.backbone.lm_head, prompt, mask_BL, grammar, max_new_tokens)
         predictions = self._predict(decoded, self._context(features, batch))
         answers = []
         for row, ids in enumerate(decoded.token_ids):

@@ -174,6 +174,7 @@ def test_a_stage_without_heads_takes_task_samples():
         ({"data": {"sources": [SOURCE]}}, "set data.root"),
         ({"data": {"root": "/data", "sources": [SOURCE, SOURCE]}}, "'boxes' is used twice"),
         ({"evaluation": {"parts": ["tests"]}}, "did you mean 'test'"),
+        ({"evaluation": {"limit_by_task": {"moments": 3}}}, "did you mean 'moment'"),
         ({"promotion": {"gates": [{"metric": "acc"}]}}, "pattern"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tpo_core.config.schema import PhaseConfig
-from tpo_core.data.loader import Loader, MicroBatch, load_example, steps_for
+from tpo_core.data.loader import Loader, MicroBatch, bundles, load_example, steps_for
 from tpo_core.data.record import Media, Provenance, Sample, Target, Turn
 from tpo_core.errors import TpoError
 
@@ -20,6 +20,7 @@ class Table:
     def __init__(self, sizes):
         kinds = np.array([kind for k in range(max(sizes.values())) for kind, n in sizes.items() if k < n])
         self.kind_index = {kind: np.flatnonzero(kinds == kind) for kind in sizes}
+        self.media_numbers = np.arange(len(kinds)) % 9
 
     def __getitem__(self, index):
         return index
@@ -39,11 +40,19 @@ def numbers_as_examples(monkeypatch):
     monkeypatch.setattr("tpo_core.data.loader.load_example", lambda shards, sample: sample)
 
 
-def phase(name="all", *, batch=24, micro=4, steps=100, epochs=None, **mixture):
+def phase(name="all", *, batch=24, micro=4, steps=100, epochs=None, per_media=1, **mixture):
     mixture = mixture or {"chat": 1.0, "mask": 1.0, "region": 2.0, "temporal": 4.0}
     if epochs is not None:
         steps = None
-    return PhaseConfig(name=name, mixture=mixture, steps=steps, epochs=epochs, batch_size=batch, micro_batch_size=micro)
+    return PhaseConfig(
+        name=name,
+        mixture=mixture,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch,
+        micro_batch_size=micro,
+        samples_per_media=per_media,
+    )
 
 
 def loader(config=None, *, seed=0, rank=0, world=1, sizes=SIZES):
@@ -101,6 +110,27 @@ def test_every_sample_comes_once_an_epoch():
     epochs = [order[first : first + 7] for first in range(0, 56, 7)]
     assert all(sorted(epoch) == members for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_samples_of_one_media_come_together_and_still_once_an_epoch():
+    config = phase(region=1.0, micro=6, batch=6, per_media=2)
+    subject = loader(config)
+    order = [index for step in range(10) for micro in subject.plan(step) for index in micro.indices]
+    members = sorted(subject.samples.kind_index["region"].tolist())
+    assert [sorted(order[first : first + 30]) for first in (0, 30)] == [members, members]
+    assert order[:30] != order[30:]
+    media = subject.samples.media_numbers[order]
+    neighbours = np.count_nonzero(np.diff(media) == 0)
+    assert neighbours >= 2 * 9, "in each epoch each of the nine media has a pair"
+    shares = [loader(config, rank=rank, world=3).examples(subject.plan(0)[0]) for rank in range(3)]
+    assert [index for share in shares for index in share] == list(subject.plan(0)[0].indices)
+
+
+def test_a_bundle_holds_one_media_and_no_more_than_asked():
+    media = np.array([5, 6, 5, 5, 6, 7])
+    found = [run.tolist() for run in bundles(np.array([0, 1, 2, 3, 4, 5]), media, 2)]
+    assert found == [[0, 2], [3], [1, 4], [5]]
+    assert [run.tolist() for run in bundles(np.array([3, 1]), media, 1)] == [[3], [1]]
 
 
 def test_kinds_come_in_the_proportions_of_the_mixture_at_every_length():

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,16 @@ def test_the_kind_index_lists_every_sample_of_a_kind(written):
         {kind: len(members) for kind, members in index.items()} == shards.counts("train") == {"mask": 7, "temporal": 13}
     )
     assert all(kind_of(samples[i]) == kind for kind, members in index.items() for i in members)
+
+
+def test_samples_of_the_same_media_have_the_same_media_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("tpo_core.data.shards.SAMPLES_PER_FILE", 4)
+    samples = [make_sample(k) for k in range(10)] + [replace(make_sample(k), media=()) for k in (10, 11)]
+    files = write_samples(tmp_path, "train", samples)
+    write_manifest(tmp_path, {"files": files, "counts": {"train": {"temporal": {"set": 12}}}})
+    numbers = ShardSet.open(tmp_path).samples("train").media_numbers.tolist()
+    assert numbers[:5] == numbers[5:10]
+    assert len(set(numbers)) == 5 + 2, "samples without media share nothing"
 
 
 def test_a_media_row_gives_its_frames(written):

@@ -88,14 +88,16 @@ def right_answer(example: Example) -> Answer:
 
 @dataclass
 class FakeModel:
-    """Answers by a function of the example; remembers the size of each batch."""
+    """Answers by a function of the example; remembers the size of each batch and the media asked for."""
 
     reply: Callable[[Example], Answer] = right_answer
     heads: tuple[str, ...] = ("region", "temporal", "mask")
     batches: list[int] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
     def chat(self, examples: list[Example], max_new_tokens: int) -> list[Answer]:
         self.batches.append(len(examples))
+        self.asked += [example.sample.media[0].uri for example in examples]
         return [self.reply(example) for example in examples]
 
 

@@ -43,6 +43,8 @@ def test_tasks_are_chosen_apart_and_a_task_without_a_metric_is_left_out():
     mixed.append(make_sample("qa"))
     chosen = choose(mixed, 2)
     assert {task: len(samples) for task, samples in chosen.items()} == dict.fromkeys(TASK_OF, 2)
+    wider = choose(mixed, 2, {"qa": 5})
+    assert {task: len(samples) for task, samples in wider.items()} == dict.fromkeys(TASK_OF, 2) | {"qa": 5}
     assert choose([], 3) == {}
 
 
@@ -144,8 +146,9 @@ def test_a_part_is_measured_in_batches_and_told(shards):
     measured = measure(model, shards, "val", config, lines.append)
     assert measured.counts == dict.fromkeys(TASK_OF, 2)
     assert model.batches == [2] * len(TASK_OF)
+    assert model.asked == sorted(model.asked), "requests about one media come together"
     assert len(measured.scored) == 2 * len(TASK_OF) == len({one.example.sample.sample_id for one in measured.scored})
-    assert lines[-1] == "evaluate  val  12/12  track done"
+    assert lines[-1] == "evaluate  val  12/12"
     assert measured.metrics["val/region/acc@0.5"] == measured.metrics["val/moment/r1@0.7"] == 1.0
     assert measured.metrics["val/activation/called"] == measured.metrics["val/activation/quiet"] == 1.0
     assert all(0 <= value <= 1 and math.isfinite(value) for value in measured.metrics.values())

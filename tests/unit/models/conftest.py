@@ -124,7 +124,7 @@ def make_example() -> Callable[..., Example]:
             dataset="tiny",
             split="train",
             task=tasks[kind],
-            media=(Media("clip", "video", WIDTH, HEIGHT, duration_s=DURATION_S),) if frames else (),
+            media=(Media(f"clip-{seed}", "video", WIDTH, HEIGHT, duration_s=DURATION_S),) if frames else (),
             turns=(
                 Turn("user", question or given, target_refs=(1,) if kind == "mask" else ()),
                 Turn("assistant", answer, target_refs=(0,) if targets else ()),

@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
-from tpo_core.models.generation import Grammar, next_token
+from tpo_core.models.generation import Grammar, greedy, next_token
 
 MARKERS = {
     "region": ("<box_begin>", "<boxes>"),
@@ -51,7 +53,7 @@ def test_the_head_reads_the_hidden_state_of_teacher_forcing(make_model, make_exa
     predicted = model.chat([example], 1)[0].predictions[0].box_xyxy
     batch = model.processor.collate([model.processor.encode(example)])
     with torch.no_grad():
-        features = model.backbone.encode(batch.pixel_values_BTCHW)
+        features = model.backbone.encode(batch.pixel_values_UTCHW)
         inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT)
         output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
         at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()
@@ -87,3 +89,42 @@ def test_next_token_ends_at_the_limit_and_at_end_tokens_but_never_between_indica
     assert next_token([5], 2, grammar, 2) is None
     assert next_token([5, 5], 5, grammar, 2) is None
     assert next_token([5, 7], 2, grammar, 2) == 8
+
+
+class ScriptedModel:
+    """Row r of the prompts says SCRIPT[r], whatever it is fed; its cache is the list of rows that it still holds."""
+
+    END, INDICATOR, SLOT = 2, 7, 8
+    SCRIPT = ((5, END), (INDICATOR, 0, END), (5, 5, 5, 5, INDICATOR, 0, END), (END,))
+
+    def __init__(self):
+        self.widths = []
+        self.rows = torch.arange(len(self.SCRIPT))
+        self.count = 0
+
+    def batch_select_indices(self, index):
+        self.rows = self.rows[index]
+
+    def output(self):
+        return SimpleNamespace(last_hidden_state=self.rows[:, None, None].float(), past_key_values=self)
+
+    def step(self, input_ids, attention_mask, past_key_values, use_cache):
+        assert len(input_ids) == len(attention_mask) == len(self.rows)
+        self.widths.append(len(input_ids))
+        self.count += 1
+        return self.output()
+
+    def project(self, hidden):
+        said = [self.SCRIPT[int(row)] for row in hidden[:, 0]]
+        return torch.eye(9)[[line[self.count] if self.count < len(line) else 0 for line in said]]
+
+
+def test_finished_rows_leave_the_batch_and_the_others_keep_their_answers():
+    model = ScriptedModel()
+    grammar = Grammar(heads={7: ("region", 8)}, end_ids=frozenset({2}), pad_id=0)
+    mask = torch.ones(len(model.SCRIPT), 1, dtype=torch.long)
+    decoded = greedy(model.step, model.project, model.output(), mask, grammar, 20)
+    assert decoded.token_ids == [[5], [7, 8], [5, 5, 5, 5, 7, 8], []]
+    assert {row: int(state) for row, state in decoded.hidden["region"].items()} == {1: 1, 2: 2}
+    assert model.widths[0] == 4
+    assert model.widths[-1] == 1

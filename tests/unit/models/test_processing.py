@@ -129,7 +129,22 @@ def test_collate_pads_text_on_the_asked_side_and_frames_at_the_end(processor, ma
     assert left.attention_mask_BL[0, -1] == 1
     assert right.frame_mask_BT.tolist() == [[True, False, False], [True, True, True]]
     assert right.targets.valid_NT.tolist() == [[True, False, False], [True, True, True]]
-    assert right.pixel_values_BTCHW.shape == (2, 3, 3, 32, 32)
+    assert right.pixel_values_UTCHW.shape == (2, 3, 3, 32, 32)
+
+
+def test_rows_that_show_the_same_frames_share_them(processor, make_example):
+    clip, other = make_example("mask", 3), make_example("mask", 3, seed=1)
+    again = make_example("temporal", 3, question="When is it red?")
+    rows = [processor.encode(example, train=False) for example in (clip, other, again, make_example("chat", 0))]
+    batch = processor.collate(rows)
+    assert batch.clip_B.tolist() == [0, 1, 0, 2]
+    assert len(batch.pixel_values_UTCHW) == 3
+    torch.testing.assert_close(batch.pixel_values_UTCHW[1], rows[1].pixels_TCHW)
+    one_frame = dataclasses.replace(
+        clip, frames_THWC=clip.frames_THWC[:1], times_s=clip.times_s[:1], frame_index=clip.frame_index[:1]
+    )
+    apart = processor.collate([processor.encode(example, train=False) for example in (clip, one_frame)])
+    assert apart.clip_B.tolist() == [0, 1], "other frames of the same file are another clip"
 
 
 def test_a_base_without_preprocessor_config_is_refused(processor, tmp_path):

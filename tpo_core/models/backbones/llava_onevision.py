@@ -35,6 +35,10 @@ class VisualFeatures:
     tokens_BLC: Tensor
     patches_BTNC: Tensor
 
+    def rows(self, index_B: Tensor) -> "VisualFeatures":
+        """The features with row index_B[b] as row b."""
+        return VisualFeatures(self.tokens_BLC[index_B], self.patches_BTNC[index_B])
+
 
 class LlavaOnevision(nn.Module):
     """Adapter of a `LlavaOnevisionForConditionalGeneration`, kept as `.vlm`."""
