@@ -128,9 +128,13 @@ def test_samples_of_one_media_come_together_and_still_once_an_epoch():
 
 def test_a_bundle_holds_one_media_and_no_more_than_asked():
     media = np.array([5, 6, 5, 5, 6, 7])
-    found = [run.tolist() for run in bundles(np.array([0, 1, 2, 3, 4, 5]), media, 2)]
-    assert found == [[0, 2], [3], [1, 4], [5]]
-    assert [run.tolist() for run in bundles(np.array([3, 1]), media, 1)] == [[3], [1]]
+
+    def runs(members, most):
+        ordered, starts = bundles(np.array(members), media, most)
+        return [run.tolist() for run in np.split(ordered, starts[1:])]
+
+    assert runs([0, 1, 2, 3, 4, 5], 2) == [[0, 2], [3], [1, 4], [5]]
+    assert runs([3, 1], 1) == [[3], [1]]
 
 
 def test_kinds_come_in_the_proportions_of_the_mixture_at_every_length():
