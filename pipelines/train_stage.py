@@ -9,10 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-import ray
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
+from pipelines.cluster import connect
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
 from tpo_core.train.ray_trainer import run_phase
@@ -37,18 +36,18 @@ def main(argv: list[str]) -> int:
     try:
         recipe = load_recipe(args.recipe, args.overrides)
         ref = find_phase(recipe, args.stage, args.phase)
-        ray.init(log_to_driver=False, logging_level="warning")  # joins the cluster of RAY_ADDRESS or of a Ray job
-        result = run_phase(
-            recipe,
-            ref.stage_name,
-            ref.phase,
-            shards_uri=args.shards,
-            init_uri=args.init,
-            output=args.output,
-            open_tracker=None,
-            resume=not args.restart,
-            echo=lambda line: print(line, flush=True),
-        )
+        with connect(recipe):
+            result = run_phase(
+                recipe,
+                ref.stage_name,
+                ref.phase,
+                shards_uri=args.shards,
+                init_uri=args.init,
+                output=args.output,
+                open_tracker=None,
+                resume=not args.restart,
+                echo=lambda line: print(line, flush=True),
+            )
     except TpoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

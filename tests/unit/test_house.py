@@ -106,6 +106,17 @@ def test_packages_stay_where_they_belong(trees):
     assert [each for each in broken if each] == []
 
 
+def test_one_door_to_ray(trees):
+    """A bare ray.init() waits for minutes on a cluster that once ran here; `connect` says which Ray it wants."""
+    calls = [
+        name(path)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
+    ]
+    assert calls == ["pipelines/cluster.py"]
+
+
 def test_rooms_that_run_without_torch(trees):
     broken = [
         f"{name(path)} imports {module}"

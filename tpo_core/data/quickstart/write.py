@@ -38,6 +38,7 @@ from tpo_core.data.quickstart.world import FPS, SIDE_PX, Clip, sample_clip
 # Seeds of the parts lie far apart: disjoint for any clip count below ten million.
 _PART_OFFSET = {"train": 0, "val": 10_000_000, "test": 20_000_000, "unseen": 30_000_000}
 _TURNS_A_CONVERSATION = 6
+_CLIPS_A_CAPTION = 5  # captions are five times as long as all answers of a talk, and would crowd them out
 _QUESTIONS_A_CLIP = 3
 _MIN_VISIBLE_PX = 60  # an object this small (of 9,216 px) is no fair target of a region question
 
@@ -270,12 +271,13 @@ def _one_based(box: tuple[float, float, float, float] | None) -> str:
 
 
 def _write_chat(labels: list[Labels], folder: Path, split: str) -> None:
-    """One caption and one conversation of a clip, and the first questions of the latter once more, each by itself."""
+    """A conversation of each clip, its first questions once more, each by itself, and a caption of each fifth clip."""
     captions, conversations, questions = [], [], []
     for number, label in enumerate(labels):
         video = f"{label.clip.clip_id}.mp4"
-        request = language.CAPTION_REQUESTS[number % len(language.CAPTION_REQUESTS)]
-        captions.append({"video": video, "QA": [{"i": request, "q": "", "a": label.captions[0]}]})
+        if number % _CLIPS_A_CAPTION == 0:
+            request = language.CAPTION_REQUESTS[len(captions) % len(language.CAPTION_REQUESTS)]
+            captions.append({"video": video, "QA": [{"i": request, "q": "", "a": label.captions[0]}]})
         talk = [{"i": "", "q": question.text, "a": question.answer} for question in label.conversation]
         conversations.append({"video": video, "QA": talk})
         questions += [{"video": video, "QA": [pair]} for pair in talk[:_QUESTIONS_A_CLIP]]

@@ -58,6 +58,19 @@ def test_formats_of_one_clip_name_one_video(samples, written):
     assert all((written / "train" / uri).exists() for uri in uris)
 
 
+def test_talk_is_mostly_short_questions_about_every_clip(samples):
+    """Long captions would crowd the answers out of the loss: they are rare. A question of a talk is asked alone, too."""
+    assert [sample.media[0].uri[-17:-12] for sample in samples["captions-train"]] == ["00000", "00005"]
+    talks = {sample.media[0].uri: [turn.text for turn in sample.turns] for sample in samples["conversations-train"]}
+    assert len(talks) == 6
+    alone = samples["questions-train"]
+    assert {sample.media[0].uri for sample in alone} == set(talks)
+    for sample in alone:
+        question, answer = (turn.text for turn in sample.turns if turn.role != "system")
+        talk = talks[sample.media[0].uri]
+        assert talk[talk.index(question) + 1] == answer
+
+
 def test_masks_come_back_as_they_were_drawn(samples):
     clip = clip_of("train", 0)
     _, masks = render(clip)
