@@ -59,7 +59,7 @@ def test_formats_of_one_clip_name_one_video(samples, written):
 
 
 def test_talk_is_mostly_short_questions_about_every_clip(samples):
-    """Long captions would crowd the answers out of the loss: they are rare. A question of a talk is asked alone, too."""
+    """Long captions would crowd the answers out of the loss: they are rare. A question is asked alone, too."""
     assert [sample.media[0].uri[-17:-12] for sample in samples["captions-train"]] == ["00000", "00005"]
     talks = {sample.media[0].uri: [turn.text for turn in sample.turns] for sample in samples["conversations-train"]}
     assert len(talks) == 6
