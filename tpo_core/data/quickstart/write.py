@@ -272,7 +272,9 @@ def _one_based(box: tuple[float, float, float, float] | None) -> str:
 
 def _write_chat(labels: list[Labels], folder: Path, split: str) -> None:
     """A conversation of each clip, its first questions once more, each by itself, and a caption of each fifth clip."""
-    captions, conversations, questions = [], [], []
+    captions: list[dict[str, Any]] = []
+    conversations: list[dict[str, Any]] = []
+    questions: list[dict[str, Any]] = []
     for number, label in enumerate(labels):
         video = f"{label.clip.clip_id}.mp4"
         if number % _CLIPS_A_CAPTION == 0:
