@@ -50,6 +50,7 @@ for attempt in $(seq 30); do  # the dashboard answers some seconds before its ag
   sleep 2
 done
 ray job logs --address "$address" --follow "$job" --log-style record --log-color false 2>"$work/follow.log"
-ray job status --address "$address" "$job" --log-style record --log-color false 2>&1 | grep -q -i "succeeded" \
-  || { echo "error: the job did not succeed; its lines are above"; exit 1; }
+# Read to its end before it is searched: `grep -q` in a pipe ends at the first match, and the writer dies of it.
+status="$(ray job status --address "$address" "$job" --log-style record --log-color false 2>&1)" || true
+grep -q -i "succeeded" <<<"$status" || { echo "error: the job did not succeed; its lines are above"; exit 1; }
 python pipelines/promote.py --recipe quickstart "work_uri=$work" "$@" || [ $? -eq 1 ]  # 1: refused by a gate, which is an answer

@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{would}rolled back: champion of {name} is {label(returns)} again, no longer v{leaves}")
         return 0
     result = promote(registry, name, recipe.promotion.gates, log_uri, dry_run=args.dry_run)
+    if result.champion is not None and result.champion.version == result.challenger.version:
+        print(f"champion of {name} is {label(result.champion)} already: nothing to do")
+        return 0
     versions = f"challenger {label(result.challenger)} against {label(result.champion)} of {name}"
     if result.gates:
         print(table(result.gates))

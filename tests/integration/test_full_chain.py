@@ -180,6 +180,8 @@ def test_a_gate_that_fails_refuses_and_one_that_holds_promotes(arguments, finish
 
     assert promote([*arguments, gate(0)]) == 0
     assert "promoted: challenger v1 against the base model of tpo: all 1 gates hold" in capsys.readouterr().out
+    assert promote([*arguments, gate(0)]) == 0
+    assert "champion of tpo is v1 already: nothing to do" in capsys.readouterr().out
     assert promote([*arguments, "--rollback"]) == 0
     assert "champion of tpo is the base model again, no longer v1" in capsys.readouterr().out
     entries = [json.loads(line) for line in (work / "promotion_log.jsonl").read_text().splitlines()]

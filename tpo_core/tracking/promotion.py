@@ -37,15 +37,14 @@ def promote(
 ) -> Promotion:
     """Compare `challenger` with `champion` (or with its base model where there is no champion) and move the alias.
 
-    TpoError when there is no challenger, or when it already is the champion.
+    A challenger that already is the champion stays it, without gates or a log entry: asking twice does no harm.
+    TpoError when there is no challenger.
     """
     challenger, champion = registry.get_alias(name, CHALLENGER), registry.get_alias(name, CHAMPION)
     if challenger is None:
         raise TpoError(f"model {name!r} has no {CHALLENGER}: train and register one with pipelines/full_tpo.py")
     if champion is not None and champion.version == challenger.version:
-        raise TpoError(
-            f"version {challenger.version} of {name!r} already is the {CHAMPION}: there is nothing to promote"
-        )
+        return Promotion(challenger, champion, [], ok=True, moved=False)
     results = [_judge(gate, challenger, champion) for gate in gates]
     ok = all(result.ok for result in results)
     if ok and not dry_run:
