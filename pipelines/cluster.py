@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.queue import Queue
 
 from tpo_core.config.schema import Recipe, TrainConfig
 
@@ -24,6 +25,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore",
 }
+
+SHOW_EVERY_S = 1.0
 
 
 @contextmanager
@@ -47,20 +50,20 @@ def connect(recipe: Recipe) -> Iterator[None]:
 def on_cluster(jobs: Sequence[Callable[..., Any]], config: TrainConfig, echo: Callable[[str], None]) -> list[Any]:
     """Runs jobs as Ray tasks side by side, each with the GPUs of a training worker and one CPU; results in order.
 
-    A job is called with `threads` and `echo`; what it echoes is shown when it is done.
+    A job is called with `threads` and `echo`; what it echoes is shown while it runs.
     """
+    lines = Queue(actor_options={"num_cpus": 0})
 
     @ray.remote(num_cpus=1, num_gpus=config.gpus_per_worker, max_retries=config.max_failures)
-    def run(job: Callable[..., Any]) -> tuple[Any, list[str]]:
-        lines: list[str] = []
-        return job(threads=1, echo=lines.append), lines
+    def run(job: Callable[..., Any], lines: Queue) -> Any:
+        return job(threads=1, echo=lines.put)
 
-    pending = {run.remote(job): number for number, job in enumerate(jobs)}
-    results: list[Any] = [None] * len(jobs)
+    pending = [run.remote(job, lines) for job in jobs]
     waiting = list(pending)
     while waiting:
-        done, waiting = ray.wait(waiting)
-        results[pending[done[0]]], lines = ray.get(done[0])
-        for line in lines[-1:]:
+        done, waiting = ray.wait(waiting, timeout=SHOW_EVERY_S)
+        for line in lines.get_nowait_batch(lines.qsize()):
             echo(line)
-    return results
+        ray.get(done)  # what failed ends it now, not when the others are through
+    lines.shutdown()
+    return ray.get(pending)

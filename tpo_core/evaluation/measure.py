@@ -6,6 +6,7 @@ activation) counts as a wrong answer of the task, never as a smaller denominator
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from tpo_core.evaluation import truth
 from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
 from tpo_core.metrics import activation, answers, boxes, masks, moments, tracks
 from tpo_core.models.tpo import Answer, TpoModel
+
+TELL_EVERY_S = 10.0
 
 
 @dataclass
@@ -63,18 +66,25 @@ class Measured:
 def measure(
     model: TpoModel, shards: ShardSet, part: str, config: EvaluationConfig, echo: Callable[[str], None]
 ) -> Measured:
-    """Scores the model on the chosen samples of a part, the same for every model."""
+    """Scores the model on the chosen samples of a part, the same for every model.
+
+    `echo` takes a line of progress with the time left, at most one in `TELL_EVERY_S` seconds and one at the end.
+    """
     chosen = choose(shards.samples(part), config.limit_per_task, config.limit_by_task)
     heads = list(model.heads)
     asked = [(task, sample) for task, samples in chosen.items() for sample in samples]
     by_media = sorted(range(len(asked)), key=lambda number: [media.uri for media in asked[number][1].media])
     scored: dict[int, Scored] = {}
+    began = told = time.monotonic()
     for group in chunks(by_media, config.batch_size):  # requests about one media share its pass through the tower
         examples = [load_example(shards, asked[number][1]) for number in group]
         answers_given = model.chat(examples, config.max_new_tokens)
         for number, example, answer in zip(group, examples, answers_given, strict=True):
             scored[number] = score(asked[number][0], example, answer, heads)
-        echo(f"evaluate  {part}  {len(scored)}/{len(asked)}")
+        if (now := time.monotonic()) - told >= TELL_EVERY_S and len(scored) < len(asked):
+            told, left_s = now, (now - began) / len(scored) * (len(asked) - len(scored))
+            echo(f"evaluate  {part}  {len(scored)}/{len(asked)}  {left_s:.0f} s left")
+    echo(f"evaluate  {part}  {len(scored)}/{len(asked)}  in {time.monotonic() - began:.0f} s")
     in_order = [scored[number] for number in range(len(asked))]
     return Measured(summarize(part, in_order), {task: len(samples) for task, samples in chosen.items()}, in_order)
 
