@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tpo_core.heads.base import TemporalTargets
-from tpo_core.heads.temporal import TemporalHead, assign_frames, span_iou, suppress
+from tpo_core.heads.temporal import TemporalHead, assign_frames, span_iou, suppress, vote
 
 
 def head(width: int = 32) -> TemporalHead:
@@ -45,6 +45,17 @@ def test_span_iou_values_and_degenerate_spans():
 def test_suppression_keeps_the_best_of_overlapping_spans():
     spans = torch.tensor([[0.0, 4.0], [0.5, 4.0], [6.0, 8.0]])
     assert suppress(spans, torch.tensor([0.5, 0.9, 0.7])).tolist() == [1, 2]
+
+
+def test_overlapping_spans_vote_by_their_scores():
+    spans = torch.tensor([[0.0, 4.0], [1.0, 5.0], [8.0, 9.0], [7.0, 7.0]])
+    voted = vote(spans, torch.tensor([0.75, 0.25, 0.5, 0.5]), torch.tensor([0, 2, 3]))
+    assert voted.tolist() == [[0.25, 4.25], [8.0, 9.0], [7.0, 7.0]]
+
+
+def test_a_vote_without_any_score_is_the_mean():
+    spans = torch.tensor([[0.0, 4.0], [1.0, 5.0]])
+    assert vote(spans, torch.zeros(2), torch.tensor([0])).tolist() == [[0.5, 4.5]]
 
 
 def test_padding_frames_change_nothing(random_context):
