@@ -38,8 +38,10 @@ def promote(
     """Compare `challenger` with `champion` (or with its base model where there is no champion) and move the alias.
 
     A challenger that already is the champion stays it, without gates or a log entry: asking twice does no harm.
-    TpoError when there is no challenger.
+    TpoError when there is no challenger, or no gate: nothing may become champion unjudged.
     """
+    if not gates:
+        raise TpoError("promotion.gates is empty, so that any model would pass: add at least one gate to the recipe")
     challenger, champion = registry.get_alias(name, CHALLENGER), registry.get_alias(name, CHAMPION)
     if challenger is None:
         raise TpoError(f"model {name!r} has no {CHALLENGER}: train and register one with pipelines/full_tpo.py")
@@ -58,11 +60,14 @@ def rollback(registry: Registry, name: str, log_uri: str, *, dry_run: bool = Fal
 
     TpoError when the log holds none, or when the alias was moved by other hands since.
     """
-    undone = _open_promotions(read_log(log_uri), name)
+    entries = [entry for entry in read_log(log_uri) if entry["model"] == name]
+    champion = registry.get_alias(name, CHAMPION)
+    if entries and entries[-1]["action"] == "rollback" and champion and champion.version == entries[-1]["from"]:
+        entries.pop()  # written by an attempt that died before it moved the alias
+    undone = _open_promotions(entries)
     if not undone:
         raise TpoError(f"{log_uri} holds no promotion of {name!r} to undo")
     last = undone[-1]
-    champion = registry.get_alias(name, CHAMPION)
     if champion is None or champion.version != last["to"]:
         now = "nothing" if champion is None else f"version {champion.version}"
         raise TpoError(f"{CHAMPION} names {now}, the log says version {last['to']}: set the alias by hand in MLflow")
@@ -135,10 +140,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
 
 
-def _open_promotions(entries: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Promotions of a model that no rollback has undone, oldest first."""
+def _open_promotions(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Promotions of one model that no rollback has undone, oldest first."""
     found: list[dict[str, Any]] = []
     for entry in entries:
-        if entry["model"] == name:
-            found = [*found, entry] if entry["action"] == "promote" else found[:-1]
+        found = [*found, entry] if entry["action"] == "promote" else found[:-1]
     return found

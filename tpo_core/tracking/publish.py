@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +46,9 @@ class PhaseSink:
         )
         run_id = tracker.wait_run_id()
         if run_id is not None:
-            self.run_file.write_text(json.dumps({"run_id": run_id}))
+            aside = self.run_file.with_suffix(".partial")
+            aside.write_text(json.dumps({"run_id": run_id}))
+            os.replace(aside, self.run_file)
         return tracker
 
 

@@ -54,12 +54,19 @@ class Registry:
     ) -> VersionInfo:
         """Copy the folder to the registry's artifact store and make it the next version of `name`.
 
-        A version of that name with the same tag `fingerprint` is the same model: it is returned, nothing is copied. So
-        a registration that was interrupted can simply be repeated.
+        A version of that name with the same tag `fingerprint` is the same model: nothing is copied, its tags and
+        numbers become those given here. So a registration that was interrupted can be repeated, and a model that was
+        measured again carries the new numbers.
         """
+        numbers = {_METRICS: _to_json(metrics)}
+        if base_metrics is not None:
+            numbers[_BASE_METRICS] = _to_json(base_metrics)
+        all_tags = {legal_name(k): str(v) for k, v in tags.items()} | numbers
         for info in self.list(name):
             if FINGERPRINT in tags and info.tags.get(FINGERPRINT) == tags[FINGERPRINT]:
-                return info
+                for key, value in all_tags.items():
+                    self._client.set_model_version_tag(name, str(info.version), key, value)
+                return self.get(name, info.version)
         home = self._client.get_run(run_id).info.experiment_id if run_id else None
         logged = self._client.create_logged_model(
             home or experiment_id(self._client, experiment, self._uri), name=name, source_run_id=run_id
@@ -68,16 +75,13 @@ class Registry:
         self._client.finalize_logged_model(logged.model_id, "READY")
         if not self._has(name):
             self._client.create_registered_model(name)
-        numbers = {_METRICS: _to_json(metrics)}
-        if base_metrics is not None:
-            numbers[_BASE_METRICS] = _to_json(base_metrics)
         # model_id: without it the version has no link to the logged model, and REST refuses a models:/ source.
         made = self._client.create_model_version(
             name,
             source=f"models:/{logged.model_id}",
             run_id=run_id,
             model_id=logged.model_id,
-            tags={legal_name(k): str(v) for k, v in tags.items()} | numbers,
+            tags=all_tags,
         )
         return self.get(name, int(made.version))
 

@@ -142,3 +142,24 @@ def test_mistakes_are_told(log):
     shelf.set_alias("tpo", CHAMPION, 2)
     with pytest.raises(TpoError, match="champion names version 2, the log says version 1"):
         rollback(shelf, "tpo", log)
+
+
+def test_a_rollback_that_died_before_the_alias_moved_is_finished(log, monkeypatch):
+    shelf = Shelf(version(1, 0.6), version(2, 0.7))
+    offer(shelf, 1, log)
+    offer(shelf, 2, log)
+    with monkeypatch.context() as broken:
+        broken.setattr(Shelf, "set_alias", lambda *_: (_ for _ in ()).throw(ConnectionError))
+        with pytest.raises(ConnectionError):
+            rollback(shelf, "tpo", log)
+    assert rollback(shelf, "tpo", log) == (2, 1)
+    assert shelf.aliases[CHAMPION] == 1
+    assert [entry["action"] for entry in read_log(log)] == ["promote", "promote", "rollback"]
+
+
+def test_nothing_is_promoted_without_a_gate(log):
+    shelf = Shelf(version(1, 0.6))
+    shelf.set_alias("tpo", CHALLENGER, 1)
+    with pytest.raises(TpoError, match="gates is empty"):
+        promote(shelf, "tpo", [], log)
+    assert CHAMPION not in shelf.aliases

@@ -43,6 +43,12 @@ def test_the_same_fingerprint_is_registered_once(register, registry):
     assert [info.version for info in registry.list("once")] == [1, 2]
 
 
+def test_a_model_that_was_measured_again_carries_the_new_numbers(register, registry):
+    register("again", "f1", a=1.0)
+    assert register("again", "f1", a=2.0).metrics == {"a": 2.0}
+    assert [info.metrics for info in registry.list("again")] == [{"a": 2.0}]
+
+
 def test_aliases_move(register, registry):
     assert registry.get_alias("moves", "champion") is None
     register("moves", "f1")
