@@ -19,6 +19,7 @@ from tpo_core.data.quickstart.write import write_quickstart
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation.curves import loss_curves
 from tpo_core.evaluation.evaluate import evaluate_part
+from tpo_core.execution.fingerprint import fingerprint
 from tpo_core.execution.provenance import commit
 from tpo_core.execution.steps import Step, StepContext
 from tpo_core.models.source import identify
@@ -28,6 +29,7 @@ from tpo_core.train.phase import read_history
 from tpo_core.train.ray_trainer import run_phase
 
 Echo = Callable[[str], None]
+EVALUATION_VERSION = 2  # raise it when the same model would get other numbers; 2: moments vote, measured frames count
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Chain:
             merged["counts"][part] = result["counts"]
         return merged
 
+    def evaluation_id(self, shards_fingerprint: str) -> str:
+        """What numbers have in common that may be compared: the data, the requests chosen from it, and the scoring."""
+        asked = identity(self.recipe.evaluation)
+        return fingerprint("evaluation", EVALUATION_VERSION, asked, {"preprocess": shards_fingerprint})
+
     def register(self, last: str, phases: list[str], ctx: StepContext) -> dict[str, Any]:
         """Gallery, curves and numbers to MLflow, a version to the registry, the alias `challenger` to it."""
         measured, base = ctx.inputs["evaluate"], ctx.inputs["evaluate_base"]
@@ -91,7 +98,7 @@ class Chain:
                 "commit": commit() or "unknown",
                 "recipe": self.recipe.name,
                 "base": self.recipe.model.base,
-                EVALUATION: measured.inputs["preprocess"],
+                EVALUATION: self.evaluation_id(measured.inputs["preprocess"]),
             },
             metrics=measured.result["metrics"],
             base_metrics=base.result["metrics"],
@@ -114,7 +121,9 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     measured = {"evaluation": identity(recipe.evaluation)}
     model = identity(recipe.model) | {"base": identify(recipe.model.base)}
     base = {name: model[name] for name in ("base", "backbone")}
-    steps.append(Step("evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",)))
+    steps.append(
+        Step("evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",), EVALUATION_VERSION)
+    )
     phases: list[str] = []
     for stage_name, stage in recipe.stages.items():
         for phase in stage.phases:
@@ -128,7 +137,7 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
             phases.append(phase_step_name(stage_name, phase))
             steps.append(Step(phases[-1], partial(chain.train, stage_name, phase, last), what, inputs))
     last = phases[-1]
-    steps.append(Step("evaluate", partial(chain.evaluate, last), measured, ("preprocess", last)))
+    steps.append(Step("evaluate", partial(chain.evaluate, last), measured, ("preprocess", last), EVALUATION_VERSION))
     where = {"tracking_uri": recipe.tracking.uri, "model_name": recipe.tracking.model_name}
     reads = ("preprocess", "evaluate_base", *phases, "evaluate")
     steps.append(Step("register", partial(chain.register, last, phases), where, reads))

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tpo_core.config.schema import Recipe
+from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.constants import constant_baselines
 from tpo_core.evaluation.gallery import GalleryItem, gallery
 from tpo_core.evaluation.measure import Scored, measure
-from tpo_core.models.source import local_path
+from tpo_core.models.source import identify, local_path
 from tpo_core.models.tpo import SETTINGS, TpoModel
 
 GALLERY_TASKS = ("region", "moment", "mask", "track")
@@ -37,15 +38,21 @@ def evaluate_part(
     threads: int,
     echo: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs the model over a part and writes the folder above. Returns {metrics, counts, baseline}."""
+    """Runs the model over a part and writes the folder above. Returns {metrics, counts, baseline, asked}.
+
+    What is there already is returned when it answers the same question (of an evaluation that was cut off at another
+    part), and measured anew when the model, the shards or the evaluation section of the recipe are others.
+    """
     torch.set_num_threads(threads)
     folder = output / part
-    folder.mkdir(parents=True, exist_ok=True)
     finished = folder / "metrics.json"
-    if finished.exists():  # of an evaluation that was cut off at another part
-        return json.loads(finished.read_text())
-    model = load_model(recipe, model_uri)
     shards = ShardSet.open(shards_uri)
+    asked = {"model": identify(model_uri), "shards": shards.digest, "evaluation": identity(recipe.evaluation)}
+    if finished.exists() and (result := json.loads(finished.read_text()))["asked"] == asked:
+        return result
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model = load_model(recipe, model_uri)
     measured = measure(model, shards, part, recipe.evaluation, echo)
     with (folder / "predictions.jsonl").open("w") as file:
         file.writelines(json.dumps(one.row()) + "\n" for one in measured.scored)
@@ -55,6 +62,7 @@ def evaluate_part(
         "metrics": measured.metrics,
         "counts": measured.counts,
         "baseline": constant_baselines(shards, part, measured.scored),
+        "asked": asked,
     }
     aside = finished.with_suffix(".partial")
     aside.write_text(json.dumps(result, indent=1))

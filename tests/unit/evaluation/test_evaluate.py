@@ -33,10 +33,13 @@ def evaluated(recipe, shards_path, tmp_path, monkeypatch):
     """Evaluates `model` on part val as often as it is called; counts how often a model was loaded."""
     loaded = []
 
-    def run(model, part="val"):
-        monkeypatch.setattr(subject, "load_model", lambda recipe, uri: loaded.append(uri) or model)
+    def run(model, part="val", name="a"):
+        monkeypatch.setattr(subject, "load_model", lambda recipe, uri: loaded.append(name) or model)
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(name)
         return evaluate_part(
-            recipe, "the model", str(shards_path), part, tmp_path / "out", threads=1, echo=lambda line: None
+            recipe, str(folder), str(shards_path), part, tmp_path / "out", threads=1, echo=lambda line: None
         )
 
     run.loaded, run.folder = loaded, tmp_path / "out" / "val"
@@ -63,7 +66,15 @@ def test_everything_one_may_look_at_is_left(evaluated):
 def test_a_finished_part_is_not_measured_again(evaluated):
     first = evaluated(FakeModel())
     assert evaluated(FakeModel(lambda example: answer_with())) == first
-    assert evaluated.loaded == ["the model"]
+    assert evaluated.loaded == ["a"]
+
+
+def test_another_model_is_measured_though_a_result_is_there(evaluated):
+    right = evaluated(FakeModel())
+    wrong = evaluated(FakeModel(lambda example: answer_with(), heads=()), name="b")
+    assert evaluated.loaded == ["a", "b"]
+    assert (right["metrics"]["val/region/miou"], wrong["metrics"]["val/region/miou"]) == (1.0, 0.0)
+    assert not (evaluated.folder / "gallery").exists()
 
 
 def test_a_part_that_was_cut_off_is_measured_again(evaluated):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from pipelines.chain import build_chain
+from pipelines.chain import Chain, build_chain
 from pipelines.full_tpo import run_chain
 from tpo_core.config.load import load_recipe
 from tpo_core.execution.cli import main_guard
@@ -88,6 +88,16 @@ def test_another_base_model_runs_what_reads_it_and_a_moved_one_nothing(tmp_path)
 
 def test_other_clips_run_everything():
     assert changed("data.generator.seed=8") == [step.name for step in steps_of()]
+
+
+def test_numbers_compare_only_where_the_same_was_asked_of_the_same_data():
+    def evaluation_id(*overrides, shards="s1"):
+        return Chain(load_recipe("quickstart", overrides), None, print).evaluation_id(shards)
+
+    first = evaluation_id()
+    assert evaluation_id("evaluation.batch_size=7", "stages.multitask.lr.lora=1") == first
+    assert evaluation_id("evaluation.limit_per_task=7") != first
+    assert evaluation_id(shards="s2") != first
 
 
 @pytest.mark.parametrize(
