@@ -28,6 +28,7 @@ demo: install  ## the whole chain on the embedded quick-start data, against a lo
 	@bash cluster/local_demo.sh
 
 demo-clean:  ## remove what `make demo` made
+	@bash cluster/local_demo.sh --stop
 	rm -rf runs/quickstart
 
 ui:  ## the MLflow page of the demo's runs, on http://127.0.0.1:5000

@@ -1,8 +1,8 @@
 """python pipelines/promote.py --recipe NAME|PATH [key.path=value ...] [--dry-run] [--rollback]
 
 Makes the challenger the champion if every gate of the recipe holds; --rollback makes the champion before it champion
-again. The log of both is <work_uri>/promotion_log.jsonl. Exit status: 0 done (or would be, with --dry-run), 1 refused
-by a gate, 2 a user's mistake.
+again. The log of both is <work_uri>/promotion_log.jsonl. Exit status: 0 done (or would be, with --dry-run), 2 a
+user's mistake, 3 refused by a gate.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from tpo_core.tracking.gates import GateResult
 from tpo_core.tracking.promotion import promote, rollback
 from tpo_core.tracking.registry import Registry, VersionInfo
 from tpo_core.tracking.server import default_uri, is_missing
+
+REFUSED = 3  # 1 is what Python itself ends with when something breaks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not result.ok:
         failed = [gate.metric for gate in result.gates if not gate.ok]
         print(f"refused: {versions}: {len(failed)} of {len(result.gates)} gates fail ({', '.join(failed)})")
-        return 1
+        return REFUSED
     print(f"{would}promoted: {versions}: all {len(result.gates)} gates hold")
     return 0
 

@@ -174,7 +174,7 @@ def test_a_gate_that_fails_refuses_and_one_that_holds_promotes(arguments, finish
         return f"promotion.gates=[{{metric: {GATE}, max_drop: 1, min_value: {floor}}}]"
 
     status, output = run("promote.py", [*arguments, gate(1.5)])
-    assert status == 1, output
+    assert status == 3, output
     assert "refused: challenger v1 against the base model of tpo: 1 of 1 gates fail" in output
     assert not (work / "promotion_log.jsonl").exists()
 
