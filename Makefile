@@ -50,4 +50,5 @@ format: install  ## ruff format, in place
 	$(BIN)/ruff format .
 
 pretrain-base: install  ## train the quick-start base again (several hours on 2 cores)
-	$(BIN)/python pipelines/pretrain_quickstart_base.py --output assets/quickstart_base
+	$(BIN)/python pipelines/pretrain_quickstart_base.py --output assets/quickstart_base --word-steps 0
+	$(BIN)/python pipelines/pretrain_quickstart_base.py --output assets/quickstart_base --clips 2500 --lr 5e-4

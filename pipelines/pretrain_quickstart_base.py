@@ -57,6 +57,8 @@ from pipelines.quickstart_lessons import (
 )
 from tpo_core.data.quickstart import language
 from tpo_core.data.quickstart.world import N_FRAMES, SIDE_PX
+from tpo_core.errors import TpoError
+from tpo_core.execution.cli import main_guard
 
 PATCH_PX = 12
 TOKENS_A_FRAME = (SIDE_PX // PATCH_PX // 2) ** 2
@@ -283,20 +285,24 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerFast, output: Path) -> 
     (output / "preprocessor_config.json").write_text(json.dumps(processor, indent=1) + "\n")
 
 
-def main() -> None:
+def main() -> int:
+    """Teaches what is left of the lessons, saves the model, measures its answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="directory of the finished model")
-    parser.add_argument("--state", type=Path, default=Path("runs/pretrain_quickstart_base.pt"), help="training state")
-    parser.add_argument("--look-steps", type=int, default=1500)
-    parser.add_argument("--frame-steps", type=int, default=2000, help="steps of a round")
-    parser.add_argument("--frame-rounds", type=int, default=2)
-    parser.add_argument("--clip-steps", type=int, default=2000)
-    parser.add_argument("--word-steps", type=int, default=250)
-    parser.add_argument("--clips", type=int, default=12000, help="rendered clips kept in memory (330 kB each)")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--blind", action="store_true", help="black pixels: the control")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--state", type=Path, help="training state, continued if it is there (default runs/pretrain_*.pt)"
+    )
+    parser.add_argument("--look-steps", type=int, default=1500, help="steps of lesson `look` (default %(default)s)")
+    parser.add_argument("--frame-steps", type=int, default=2000, help="steps of a round of `frames` (%(default)s)")
+    parser.add_argument("--frame-rounds", type=int, default=2, help="rounds of `frames` (%(default)s)")
+    parser.add_argument("--clip-steps", type=int, default=2000, help="steps of lesson `clips` (%(default)s)")
+    parser.add_argument("--word-steps", type=int, default=250, help="steps of lesson `words` (%(default)s)")
+    parser.add_argument("--clips", type=int, default=12000, help="rendered clips in memory, 330 kB each (%(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of each lesson (%(default)s)")
+    parser.add_argument("--blind", action="store_true", help="black pixels: the control, with a state of its own")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (%(default)s)")
     args = parser.parse_args()
+    args.state = args.state or Path(f"runs/pretrain_quickstart_base{'_blind' if args.blind else ''}.pt")
     torch.set_num_threads(args.threads)
     args.state.parent.mkdir(parents=True, exist_ok=True)
     tokenizer, words = build_tokenizer(), Words()
@@ -305,9 +311,11 @@ def main() -> None:
     print(f"{size_m:.2f} M parameters, vocabulary {len(tokenizer)}; rendering {args.clips} clips", flush=True)
     school = School(trainer, packer, words, build_pool(PRETRAIN_SEED, args.clips, blind=args.blind), args)
     probe = build_pool(EVAL_SEED, 64, blind=args.blind)
-    state: dict[str, Any] = {"done": [], "lesson": None, "step": 0}
+    state: dict[str, Any] = {"done": [], "lesson": None, "step": 0, "blind": args.blind}
     if args.state.exists():
         state = torch.load(args.state, weights_only=True)
+        if state["blind"] != args.blind:
+            raise TpoError(f"{args.state} is the state of another model (--blind or not): name another --state")
         trainer.load_state_dict(state["trainer"])
     for lesson in school.lessons():
         teach(school, lesson, state, args.state, probe)
@@ -316,7 +324,8 @@ def main() -> None:
     summary = {**{k: v for k, v in vars(args).items() if k not in ("output", "state")}, "qa_accuracy": scores}
     (args.output / "pretraining.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    main_guard(main)
