@@ -6,6 +6,7 @@ import json
 import pyarrow as pa
 import pytest
 
+from tpo_core.data import rle
 from tpo_core.data.sample import (
     SCHEMA,
     Clip,
@@ -64,6 +65,20 @@ def track_sample(entries):
         ),
         targets=(Target("track", object_id="1", track=tuple(entries)), prompt),
     )
+
+
+def mask_sample(*masks, width=64, height=48):
+    """Masks on frames 0, 1, ...; the media is 64 x 48."""
+    media = Media("v.mp4", "video", width=width, height=height, n_frames=20)
+    return dataclasses.replace(
+        track_sample([TrackEntry(frame, True, rle=mask) for frame, mask in enumerate(masks)]), task="mask",
+        media=(media,), turns=(Turn("user", "Where?", (0,)), track_sample(()).turns[1]),
+    )  # fmt: skip
+
+
+def one_mask(mask):
+    sample = mask_sample()
+    return dataclasses.replace(sample, targets=(Target("mask", frame=3, rle=mask),))
 
 
 def with_question(sample, text):
@@ -156,6 +171,27 @@ def test_kinds_and_references():
     ],
 )
 def test_validate_names_every_defect(sample, reasons):
+    assert validate(sample) == reasons
+
+
+WHOLE, SMALL, NONSENSE = rle.from_runs(48, 64, [0, 3072]), rle.from_runs(5, 5, [20, 5]), Rle(48, 64, b"nonsense")
+
+
+@pytest.mark.parametrize(
+    ("sample", "reasons"),
+    [
+        (mask_sample(WHOLE), []),
+        (mask_sample(WHOLE, NONSENSE), ["mask_unreadable"]),
+        (mask_sample(dataclasses.replace(WHOLE, counts=SMALL.counts)), ["mask_unreadable"]),
+        (mask_sample(WHOLE, SMALL), ["mask_size_mismatch"]),
+        (mask_sample(SMALL, width=None), []),
+        (mask_sample(Rle(5, 5, b"nonsense")), ["mask_unreadable", "mask_size_mismatch"]),
+        (one_mask(WHOLE), []),
+        (one_mask(NONSENSE), ["mask_unreadable"]),
+        (one_mask(SMALL), ["mask_size_mismatch"]),
+    ],
+)
+def test_a_mask_fits_its_media(sample, reasons):
     assert validate(sample) == reasons
 
 
