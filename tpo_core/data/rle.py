@@ -14,6 +14,7 @@ import numpy as np
 from tpo_core.data.record import Box, Rle
 
 _POLYGON_SCALE = 5
+_FARTHEST_PX = 1e6  # of a polygon's corner: edges are walked point by point, and one to infinity has no end
 
 
 def encode(mask_HW: np.ndarray) -> Rle:
@@ -98,7 +99,11 @@ def union(rles: Iterable[Rle]) -> Rle:
 
 
 def from_polygons(polygons: Iterable[Sequence[float]], h: int, w: int) -> Rle:
-    """The union of filled polygons [x0, y0, x1, y1, ...] (pixels, 0-based) as COCO rasterises them."""
+    """The union of filled polygons [x0, y0, x1, y1, ...] (pixels, 0-based) as COCO rasterises them.
+
+    Raises:
+        ValueError: a polygon without corners, half a corner, or a corner that cannot be.
+    """
     mask_HW = np.zeros((h, w), dtype=bool)
     for polygon in polygons:
         mask_HW |= _fill(polygon, h, w)
@@ -109,7 +114,7 @@ def from_coco(segmentation: Any, h: int, w: int) -> Rle:
     """Any `segmentation` of a COCO file: polygons, a list of runs, or compressed counts (str or bytes)."""
     if isinstance(segmentation, list):
         return from_polygons(segmentation, h, w)
-    height, width = segmentation["size"]
+    height, width = map(int, segmentation["size"])
     counts = segmentation["counts"]
     if isinstance(counts, list):
         return from_runs(height, width, counts)
@@ -117,7 +122,10 @@ def from_coco(segmentation: Any, h: int, w: int) -> Rle:
 
 
 def _fill(polygon: Sequence[float], h: int, w: int) -> np.ndarray:
-    corners_N2 = (np.asarray(polygon, dtype=np.float64).reshape(-1, 2) * _POLYGON_SCALE + 0.5).astype(np.int64)
+    given_N2 = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    if not (np.abs(given_N2) < _FARTHEST_PX).all():  # NaN too
+        raise ValueError("a polygon has a corner that is not finite or far outside any image")
+    corners_N2 = (given_N2 * _POLYGON_SCALE + 0.5).astype(np.int64)
     edges = zip(corners_N2, np.roll(corners_N2, -1, axis=0), strict=True)
     u, v = np.concatenate([_walk(start, end) for start, end in edges], axis=1)
     step = np.flatnonzero(u[1:] != u[:-1])

@@ -31,6 +31,7 @@ from tpo_core.errors import TpoError
 from tpo_core.storage.uri import exists, join
 
 NAME = "mevis"
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)  # what a record of another shape raises
 
 
 def _parts(anno_ids: list[int], masks: Mapping[str, Any], n_frames: int) -> Iterator[list[Rle]]:
@@ -98,26 +99,38 @@ def _video_samples(
     video: str, entry: dict[str, Any], masks: Mapping[str, Any], split: str, options: Mapping[str, str]
 ) -> Iterator[Sample | tuple[str, Exception]]:
     tracks: dict[tuple[int, ...], tuple[TrackEntry, ...]] = {}  # expressions of one object share its masks
-    media = _media(video, entry["frames"], split, options)
-    for number, expression in entry["expressions"].items():
+    try:
+        media, expressions = _media(video, entry["frames"], split, options), entry["expressions"].items()
+    except MALFORMED as error:
+        yield video, error
+        return
+    for number, expression in expressions:
         native_id = f"{video}-{number}"
         try:
             ids = tuple(expression.get("anno_id") or ())
             if ids and ids not in tracks:
                 tracks[ids] = _track(list(ids), masks, len(entry["frames"]))
             yield _sample(native_id, expression, tracks.get(ids), media, split)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             yield native_id, error
+
+
+def _names_masks(entry: Any) -> bool:
+    """Whether an expression of a video has masks; a video of another shape has none, and is rejected when read."""
+    expressions = entry.get("expressions") if isinstance(entry, dict) else None
+    each = expressions.values() if isinstance(expressions, dict) else ()
+    return any(isinstance(expression, dict) and expression.get("anno_id") for expression in each)
 
 
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     folder = below(options["labels"], split)
     source = below(folder, "meta_expressions.json")
-    videos = read_json_file(root, source, NAME).get("videos")
-    if videos is None:
+    content = read_json_file(root, source, NAME)
+    videos = content.get("videos") if isinstance(content, dict) else None
+    if not isinstance(videos, dict):
         raise TpoError(f"{NAME}: {source} has no `videos`; is it the meta_expressions.json of MeViS?")
-    labelled = any(e.get("anno_id") for v in videos.values() for e in v["expressions"].values())
     mask_file = below(folder, "mask_dict.json")
+    labelled = any(map(_names_masks, videos.values()))
     masks = read_json_file(root, mask_file, NAME) if labelled or exists(join(root, mask_file)) else {}
     row = 0
     for video, entry in videos.items():

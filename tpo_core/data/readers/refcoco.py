@@ -70,6 +70,32 @@ def _target(annotation: dict[str, Any], image: dict[str, Any], with_mask: bool) 
     return Target("box", object_id=str(annotation["id"]), box=box, rle=mask)
 
 
+def _samples(
+    ref: dict[str, Any], annotation: dict[str, Any], image: dict[str, Any], split: str, options: Mapping[str, str]
+) -> list[Sample]:
+    """A sample for each sentence of a ref."""
+    target = _target(annotation, image, options["masks"] == "yes")
+    uri = fill(options["image"], name=image["file_name"], split=split)
+    media = Media(uri, "image", width=int(image["width"]), height=int(image["height"]))
+    raw = raw_json(bbox_xywh=annotation["bbox"], ref_id=ref["ref_id"], ann_id=ref["ann_id"])
+    samples = []
+    for sentence in ref["sentences"]:
+        expression, native_id = sentence["sent"].strip(), str(sentence["sent_id"])
+        sample_id = f"{options['dataset']}/{split}/{native_id}"
+        sample = Sample(
+            sample_id=sample_id,
+            dataset=options["dataset"],
+            split=split,
+            task="box",
+            media=(media,),
+            turns=grounded_turns("box", expression, sample_id),
+            targets=(replace(target, label=expression),),
+            provenance=Provenance(source_file="", row=0, native_id=native_id, reader=NAME, raw=raw),
+        )
+        samples.append(sample)
+    return samples
+
+
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     dataset, name = options["dataset"], f"refs({options['split_by']}).p"
     folder = below(options["labels"], dataset)
@@ -77,42 +103,21 @@ def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample
         folder = options["labels"]  # the root is the folder of the dataset itself
     source = below(folder, name)
     refs = _load_refs(root, source)
-    splits = sorted({str(ref.get("split")) for ref in refs})
+    splits = sorted({str(ref.get("split")) for ref in refs if isinstance(ref, dict)})
     if refs and split not in splits:
         raise TpoError(f"{NAME}: {source} has no split {split!r}; it has {', '.join(splits)}")
     images, annotations = _instances(root, below(folder, "instances.json"))
     for row, ref in enumerate(refs):
-        if ref.get("split") != split:
-            continue
         try:
+            if ref["split"] != split:
+                continue
             annotation = annotations[ref["ann_id"]]
-            image = images[annotation["image_id"]]
-            target = _target(annotation, image, options["masks"] == "yes")
-        except (KeyError, ValueError, TypeError) as error:
-            yield Reject(at(source, row), "bad_record", f"ref {ref.get('ref_id')}: {type(error).__name__}: {error}")
+            samples = _samples(ref, annotation, images[annotation["image_id"]], split, options)
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            yield Reject(at(source, row), "bad_record", f"{type(error).__name__}: {error}")
             continue
-        media = Media(
-            fill(options["image"], name=image["file_name"], split=split),
-            "image",
-            width=image["width"],
-            height=image["height"],
-        )
-        raw = raw_json(bbox_xywh=annotation["bbox"], ref_id=ref["ref_id"], ann_id=ref["ann_id"])
-        for sentence in ref["sentences"]:
-            expression = sentence["sent"].strip()
-            sample_id = f"{dataset}/{split}/{sentence['sent_id']}"
-            yield Sample(
-                sample_id=sample_id,
-                dataset=dataset,
-                split=split,
-                task="box",
-                media=(media,),
-                turns=grounded_turns("box", expression, sample_id),
-                targets=(replace(target, label=expression),),
-                provenance=Provenance(
-                    source_file=source, row=row, native_id=str(sentence["sent_id"]), reader=NAME, raw=raw
-                ),
-            )
+        for sample in samples:
+            yield replace(sample, provenance=replace(sample.provenance, source_file=source, row=row))
 
 
 READER = Reader(

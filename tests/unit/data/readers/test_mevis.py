@@ -37,7 +37,7 @@ def test_the_target_is_the_union_of_the_parts(tmp_path):
     assert (target.label, target.object_id, target.set_rule) == ("the cats", "0,1", "union")
     assert [(entry.frame, entry.visible) for entry in target.track] == [(0, True), (1, True), (2, False)]
     assert [entry.box for entry in target.track] == [(0.0, 2.0, 13.0, 5.0), (11.0, 2.0, 14.0, 5.0), None]
-    assert rle.area(target.track[0].rle) == 18
+    assert rle.decode(target.track[0].rle).sum() == 18
     assert target.track[2].rle is None
     media = sample.media[0]
     assert (media.kind, media.uri, media.n_frames) == ("frames", "train/JPEGImages/v1", 3)
@@ -73,6 +73,9 @@ def test_labels_without_their_masks_are_a_user_error(tmp_path):
         ([12], {"12": [square(0)]}, "bad_record", "1 masks for 3 frames"),
         ([12], {"12": [{"size": [12, 20], "counts": "99"}, None, None]}, "bad_record", "mask runs cover"),
         ([12], {"12": [None, None, None]}, "track_never_visible", ""),
+        ([12], {"12": [square(0), None, {"size": [3, 3], "counts": [0, 9]}]}, "mask_size_mismatch", ""),
+        ([12], {"12": [{"size": [12, 20], "counts": [10**30]}, None, None]}, "bad_record", "OverflowError"),
+        (12, {}, "bad_record", "TypeError"),
     ],
 )
 def test_bad_expressions_are_rejected_and_the_others_kept(tmp_path, anno_id, masks, reason, detail):
@@ -81,3 +84,32 @@ def test_bad_expressions_are_rejected_and_the_others_kept(tmp_path, anno_id, mas
     assert (reject.uri, reject.reason) == ("train/meta_expressions.json:1", reason)
     assert detail in reject.detail
     assert sample.provenance.row == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"frames": FRAMES},
+        {"expressions": {"0": {"exp": "a cat", "anno_id": [12]}}},
+        {"frames": FRAMES, "expressions": [{"exp": "a cat"}]},
+        {"frames": FRAMES, "expressions": {"0": "a cat"}},
+        None,
+    ],
+)
+def test_a_video_of_another_shape_is_rejected_and_the_others_kept(tmp_path, broken):
+    good = {"frames": FRAMES, "expressions": {"0": {"exp": "a dog", "anno_id": [13]}}}
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/meta_expressions.json").write_text(json.dumps({"videos": {"v0": broken, "v1": good}}))
+    (tmp_path / "train/mask_dict.json").write_text(json.dumps(MASKS))
+    reject, sample = READERS["mevis"].read(str(tmp_path), "train", {})
+    assert (reject.uri, reject.reason) == ("train/meta_expressions.json:1", "bad_record")
+    assert reject.detail.startswith("v0")
+    assert (sample.sample_id, sample.provenance.row) == ("mevis/train/v1-0", 1)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"videos": []}])
+def test_another_file_is_a_user_error(tmp_path, content):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/meta_expressions.json").write_text(json.dumps(content))
+    with pytest.raises(TpoError, match="has no `videos`"):
+        list(READERS["mevis"].read(str(tmp_path), "train", {}))

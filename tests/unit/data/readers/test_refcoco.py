@@ -45,7 +45,7 @@ def test_one_sample_a_sentence_with_box_and_mask(tmp_path):
     assert [sample.sample_id for sample in samples] == ["refcoco/train/10", "refcoco/train/11"]
     assert [sample.targets[0].label for sample in samples] == ["the cup", "left cup"]
     assert samples[0].targets[0].box == (10.5, 10.0, 30.5, 30.25)
-    assert rle.area(samples[0].targets[0].rle) == 400
+    assert rle.decode(samples[0].targets[0].rle).sum() == 400
     media = samples[0].media[0]
     assert media.uri == "images/train2014/COCO_train2014_000000000005.jpg"
     assert (media.kind, media.width, media.height) == ("image", 100, 80)
@@ -68,6 +68,30 @@ def test_boxes_may_leave_the_image_but_not_wholly(tmp_path):
     assert kept.targets[0].box == (-5.0, -5.0, 15.0, 15.0)
     assert [reject.reason for reject in rejects] == ["box_outside_image", "box_empty", "bad_record"]
     assert all(isinstance(reject, Reject) for reject in rejects)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {key: value for key, value in ref(1, "train", ["a"]).items() if key != "sentences"},
+        {**ref(1, "train", ["a"]), "sentences": [{"sent_id": 10}]},
+        {**ref(1, "train", ["a"]), "sentences": None},
+        {"split": "train"},
+        {"sentences": []},
+        "not a ref",
+        ref(1, "train", ["a"], ann_id=2),
+        ref(1, "train", ["a"], ann_id=3),
+        ref(1, "train", ["a"], ann_id=4),
+    ],
+)
+def test_a_record_of_another_shape_is_rejected_and_the_others_kept(tmp_path, broken):
+    wide = annotation(3, [1, 1, 5, 5], {"size": [80, 100], "counts": [8 * 10**30]})
+    endless = annotation(4, [1, 1, 5, 5], [[0, 0, float("inf"), 0, 9, 9]])
+    boxless = {"id": 2, "image_id": 5}
+    write(tmp_path / "refcoco", [broken, ref(5, "train", ["b"])], [annotation(1, [1, 1, 5, 5]), boxless, wide, endless])
+    reject, kept = read(tmp_path)
+    assert (reject.uri, reject.reason) == ("refcoco/refs(unc).p:1", "bad_record")
+    assert (kept.targets[0].label, kept.provenance.row) == ("b", 1)
 
 
 def test_python_2_strings_are_read(tmp_path):
