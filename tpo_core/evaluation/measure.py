@@ -1,13 +1,14 @@
 """Asks a model the requests of one part and scores the answers: one flat dict of metrics and a row for each answer.
 
 Names are "<part>/<task>/<metric>", all in [0, 1]. A request that the model answers without the right head (missed
-activation) counts as a wrong answer of the task, never as a smaller denominator.
+activation) counts as a wrong answer of the task, never as a smaller denominator. What the labels say nothing about is
+not asked: samples that are not `truth.scorable`, and of masks the stored frames without a label.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,9 +69,10 @@ def measure(
 ) -> Measured:
     """Scores the model on the chosen samples of a part, the same for every model.
 
-    `echo` takes a line of progress with the time left, at most one in `TELL_EVERY_S` seconds and one at the end.
+    `echo` takes what was left out for want of a label, then a line of progress with the time left, at most one in
+    `TELL_EVERY_S` seconds and one at the end.
     """
-    chosen = choose(shards.samples(part), config.limit_per_task, config.limit_by_task)
+    chosen = choose(labelled(shards, part, echo), config.limit_per_task, config.limit_by_task)
     heads = list(model.heads)
     asked = [(task, sample) for task, samples in chosen.items() for sample in samples]
     by_media = sorted(range(len(asked)), key=lambda number: [media.uri for media in asked[number][1].media])
@@ -87,6 +89,19 @@ def measure(
     echo(f"evaluate  {part}  {len(scored)}/{len(asked)}  in {time.monotonic() - began:.0f} s")
     in_order = [scored[number] for number in range(len(asked))]
     return Measured(summarize(part, in_order), {task: len(samples) for task, samples in chosen.items()}, in_order)
+
+
+def labelled(shards: ShardSet, part: str, echo: Callable[[str], None]) -> Iterator[Sample]:
+    """The samples of a part that can be scored; tells how many cannot, by task."""
+    left_out: Counter[str] = Counter()
+    for sample in shards.samples(part):
+        if truth.scorable(sample, shards):
+            yield sample
+        else:
+            left_out[truth.MEASURED[sample.task]] += 1
+    if left_out:
+        told = ", ".join(f"{count} {task}" for task, count in sorted(left_out.items()))
+        echo(f"evaluate  {part}  left out: {told} without a label to compare with")
 
 
 def choose(
@@ -135,8 +150,9 @@ def _moment(example: Example, answer: Answer, found: SpanPrediction | None) -> t
 
 
 def _mask(example: Example, answer: Answer, found: MaskPrediction | None) -> tuple[dict[str, float], Any, Any]:
-    true = truth.true_masks(example)
-    predicted = np.zeros_like(true) if found is None else found.masks_THW.numpy()
+    known = truth.masked_frames(example.sample, example.frame_index)
+    true = truth.true_masks(example)[known]
+    predicted = np.zeros_like(true) if found is None else found.masks_THW.numpy()[known]
     j, f = masks.jaccard(predicted, true), masks.boundary_f(predicted, true)
     return {"j": float(np.mean(j)), "f": float(np.mean(f))}, None, None
 

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,8 +16,13 @@ from tests.unit.evaluation.conftest import (
     make_example,
     make_sample,
     prediction_of,
+    true_mask,
+    write_shards,
 )
 from tpo_core.config.schema import EvaluationConfig
+from tpo_core.data.record import Target, TrackEntry
+from tpo_core.data.rle import encode
+from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation import measure as subject
 from tpo_core.evaluation.measure import choose, measure, score, summarize
 from tpo_core.models.tpo import Answer
@@ -27,6 +33,16 @@ FAR_BOX = (30.0, 20.0, 38.0, 28.0)
 
 def scored(task, answer, heads=HEADS, **sample):
     return score(task, make_example(task, **sample), answer, heads)
+
+
+def tracked(task, track, number=0):
+    """A sample of which only these frames are labelled."""
+    return replace(make_sample(task, number), targets=(Target("track", track=tuple(track)),))
+
+
+def without_targets(task, number):
+    sample = make_sample(task, number)
+    return replace(sample, targets=(), turns=(sample.turns[0], replace(sample.turns[1], target_refs=())))
 
 
 def test_a_limit_takes_samples_at_equal_distances_so_that_every_dataset_is_met():
@@ -75,6 +91,32 @@ def test_a_missed_activation_is_a_wrong_answer_and_stays_in_the_denominator(task
     assert absent == {"mask": 0.25}.get(task, 0.0)
     assert metrics[f"val/{task}/{name}"] == pytest.approx((lone[f"val/{task}/{name}"] + absent) / 2)
     assert metrics["val/activation/missed"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("labelled", "j"),
+    [
+        ([TrackEntry(0, True, rle=encode(true_mask()))], 1.0),
+        ([TrackEntry(0, True, rle=encode(true_mask())), TrackEntry(4, False)], 0.5),
+    ],
+)
+def test_stored_frames_without_a_label_do_not_count_and_absent_ones_do(labelled, j):
+    example = replace(make_example("mask"), sample=tracked("mask", labelled))
+    found = score("mask", example, answer_with("mask"), HEADS)  # it says: there on all four frames
+    assert found.scores == pytest.approx({"j": j, "f": j})
+    assert score("mask", example, answer_with(), HEADS).scores["j"] == 1 - j
+
+
+def test_what_cannot_be_scored_is_not_asked_and_told(tmp_path):
+    unseen = [tracked("track", [TrackEntry(0, False), TrackEntry(1, True, box=BOX)], number) for number in (1, 2)]
+    unlabelled = [tracked("mask", [TrackEntry(1, True, rle=encode(true_mask()))]), without_targets("moment", 1)]
+    samples = [make_sample("track"), make_sample("moment"), *unseen, *unlabelled]
+    shards, lines = ShardSet.open(write_shards(tmp_path / "shards", {"val": samples})), []
+    measured = measure(FakeModel(), shards, "val", EvaluationConfig(), lines.append)
+    assert lines[0] == "evaluate  val  left out: 1 mask, 1 moment, 2 track without a label to compare with"
+    assert measured.counts == {"moment": 1, "track": 1}
+    assert measured.metrics["val/track/miou"] == measured.metrics["val/moment/miou"] == 1.0
+    assert not any("mask" in name for name in measured.metrics)
 
 
 def test_the_right_answer_is_found_among_several_heads_but_activation_was_wrong():
