@@ -13,6 +13,8 @@ from tpo_core.evaluation.measure import Scored, choose
 
 TRAIN_SAMPLES = 1000  # of each task: enough for a mean, a median and the most frequent answer
 
+Train = dict[str, list[Sample]]  # samples of part `train` by measured task
+
 
 def constant_baselines(shards: ShardSet, part: str, scored: Sequence[Scored]) -> dict[str, float]:
     """Metrics under the model's own names ("<part>/region/acc@0.5", ...), constants taken from part `train`.
@@ -22,12 +24,12 @@ def constant_baselines(shards: ShardSet, part: str, scored: Sequence[Scored]) ->
     """
     if "train" not in shards.parts:
         return {}
-    train = choose(shards.samples("train"), TRAIN_SAMPLES)
+    train = choose((sample for sample in shards.samples("train") if truth.scorable(sample, shards)), TRAIN_SAMPLES)
     found: dict[str, float] = {}
     for task, one in (("region", _region), ("moment", _moment), ("mask", _mask), ("track", _track), ("qa", _qa)):
         asked = [item for item in scored if item.task == task]
         if asked and train.get(task):
-            found |= one(train[task], asked, train)
+            found |= one(train, asked, shards)
     return {f"{part}/{name}": value for name, value in found.items()}
 
 
@@ -39,29 +41,29 @@ def size_wh(sample: Sample) -> tuple[int, int]:
     return media.width, media.height
 
 
-def _region(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+def _region(train: Train, asked: list[Scored], shards: ShardSet) -> dict[str, float]:
     return baselines.constant_box(
-        np.array([truth.true_box(sample) for sample in known]),
-        np.array([size_wh(sample) for sample in known]),
+        np.array([truth.true_box(sample) for sample in train["region"]]),
+        np.array([size_wh(sample) for sample in train["region"]]),
         np.array([item.truth for item in asked]),
         np.array([(item.example.width, item.example.height) for item in asked]),
     )
 
 
-def _moment(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+def _moment(train: Train, asked: list[Scored], shards: ShardSet) -> dict[str, float]:
     durations = [item.example.duration_s for item in asked]
     spans = [np.array(item.truth) for item in asked]
     whole = baselines.whole_clip(spans, durations)
     typical = baselines.constant_moment(
-        [truth.true_spans(sample) for sample in known],
-        [sample.media[0].sample_duration_s() or 1.0 for sample in known],
+        [truth.true_spans(sample) for sample in train["moment"]],
+        [shards.media(sample.media[0].uri).duration_s for sample in train["moment"]],
         spans,
         durations,
     )
     return {name: max(whole[name], typical[name]) for name in whole}
 
 
-def _boxes_of(train: dict[str, list[Sample]]) -> tuple[np.ndarray, np.ndarray]:
+def _boxes_of(train: Train) -> tuple[np.ndarray, np.ndarray]:
     """Boxes and sizes that stand for any object of train: of region samples, and the first box of tracks."""
     boxes, sizes = [], []
     for task in ("region", "track"):
@@ -73,24 +75,27 @@ def _boxes_of(train: dict[str, list[Sample]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(boxes, np.float64).reshape(-1, 4), np.array(sizes, np.float64).reshape(-1, 2)
 
 
-def _mask(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+def _mask(train: Train, asked: list[Scored], shards: ShardSet) -> dict[str, float]:
     boxes, sizes = _boxes_of(train)
-    return (
-        baselines.constant_mask(boxes, sizes, [truth.true_masks(item.example) for item in asked]) if len(boxes) else {}
-    )
+    if not len(boxes):
+        return {}
+    examples = [item.example for item in asked]
+    known = [truth.masked_frames(example.sample, example.frame_index) for example in examples]
+    masks = [truth.true_masks(example)[frames] for example, frames in zip(examples, known, strict=True)]
+    return baselines.constant_mask(boxes, sizes, masks)
 
 
-def _track(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+def _track(train: Train, asked: list[Scored], shards: ShardSet) -> dict[str, float]:
     boxes, sizes = _boxes_of(train)
     tracks = [truth.true_track(item.example) for item in asked]
     held = np.array([(item.example.width, item.example.height) for item in asked])
     return baselines.constant_track(boxes, sizes, tracks, held) if len(boxes) else {}
 
 
-def _qa(known: list[Sample], asked: list[Scored], train: dict[str, list[Sample]]) -> dict[str, float]:
+def _qa(train: Train, asked: list[Scored], shards: ShardSet) -> dict[str, float]:
     return baselines.majority_answer(
-        [question_type(sample) for sample in known],
-        [truth.answer_text(sample) for sample in known],
+        [question_type(sample) for sample in train["qa"]],
+        [truth.answer_text(sample) for sample in train["qa"]],
         [question_type(item.example.sample) for item in asked],
         [str(item.truth) for item in asked],
     )

@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.evaluation.conftest import FakeModel, make_sample, write_shards
+from tests.unit.evaluation.conftest import FakeModel, make_sample, true_mask, write_shards
 from tpo_core.config.schema import EvaluationConfig
-from tpo_core.data.record import Target
+from tpo_core.data.record import Media, Target, TrackEntry
+from tpo_core.data.rle import encode
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation.constants import constant_baselines, question_type
 from tpo_core.evaluation.measure import measure
@@ -48,6 +49,34 @@ def test_masks_without_any_box_in_train_have_none(tmp_path):
     parts = {"train": [make_sample("mask", dataset="train")], "val": [make_sample("mask")]}
     shards = ShardSet.open(write_shards(tmp_path / "shards", parts))
     assert baselines_of(shards)[0] == {}
+
+
+def test_the_length_of_a_clip_is_that_of_its_stored_media(tmp_path):
+    """A folder of frames without a rate: only decoding knew how long it is."""
+    train = make_sample("moment", dataset="train")
+    train = replace(train, media=(Media(train.media[0].uri, "frames", 40, 30, n_frames=16),))
+    shards = ShardSet.open(write_shards(tmp_path / "shards", {"train": [train], "val": [make_sample("moment")]}))
+    assert baselines_of(shards)[0]["val/moment/miou"] == pytest.approx(1.0)  # 2 to 6 of 8 s in both
+
+
+def test_masks_are_compared_on_the_frames_that_the_model_is_measured_on(tmp_path):
+    there = TrackEntry(0, True, rle=encode(true_mask()))
+    held_out = [replace(make_sample("mask"), targets=(Target("track", track=(there,)),))]
+    held_out.append(replace(make_sample("track"), targets=(Target("track", track=(TrackEntry(0, False),)),)))
+    train = [make_sample(task, dataset="train") for task in ("region", "mask", "track")]
+    shards = ShardSet.open(write_shards(tmp_path / "shards", {"train": train, "val": held_out}))
+    constant, metrics = baselines_of(shards)
+    assert constant == pytest.approx({"val/mask/j": 1.0, "val/mask/f": 1.0, "val/mask/j&f": 1.0})
+    assert {name for name in metrics if "/activation/" not in name} == set(constant)
+
+
+def test_a_moment_without_a_label_in_train_is_passed_over(tmp_path):
+    labelled = make_sample("moment", dataset="train")
+    bare = replace(make_sample("moment", 1, dataset="train"), targets=(), turns=labelled.turns[:1])
+    for train, names in (([labelled, bare], 4), ([bare], 0)):
+        parts = {"train": train, "val": [make_sample("moment")]}
+        shards = ShardSet.open(write_shards(tmp_path / f"shards-{len(train)}", parts))
+        assert len(baselines_of(shards)[0]) == names
 
 
 def test_questions_are_of_a_type_by_their_first_two_words():
