@@ -35,7 +35,6 @@ from tpo_core.data.frames import (
     DecodeRequest,
     Timeline,
     encode_jpeg,
-    kind_of_file,
     natural_key,
     select_frames,
     stored_size,
@@ -246,21 +245,6 @@ class FrameReader:
     def pid(self) -> int | None:
         """Process id of the child, None when none runs."""
         return self._process.pid if self._process is not None else None
-
-    def read(
-        self,
-        uri: str,
-        *,
-        short_side_px: int,
-        frame_indices: Sequence[int] | None = None,
-        n_frames: int | None = None,
-        jpeg_quality: int | None = None,
-    ) -> DecodedMedia:
-        """Frames of a video, image or folder of frames, told apart by name; see `DecodeRequest` and `decode`."""
-        indices = None if frame_indices is None else tuple(frame_indices)
-        return self.decode(
-            DecodeRequest(uri, kind_of_file(uri), short_side_px, indices, n_frames, jpeg_quality=jpeg_quality)
-        )
 
     def decode(self, request: DecodeRequest) -> DecodedMedia:
         """Answers one request.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from dataclasses import dataclass
 
@@ -25,10 +24,9 @@ class DecodeError(Exception):
 class DecodeRequest:
     """What to read from one media file.
 
-    Either `frame_indices` (exactly these) or `n_frames`: the frames shown at the midpoints of that many equal
-    intervals of the media, or of `clip_s`, each at most once. With `n_frames` go `prefer_frames`, taken in place of
-    the midpoint where an interval holds one (annotated frames), and `also_frames`, added to the choice; those of
-    either that the media does not have are left out.
+    `n_frames`: the frames shown at the midpoints of that many equal intervals of the media, or of `clip_s`, each at
+    most once; `prefer_frames` are taken in place of the midpoint where an interval holds one (annotated frames), and
+    `also_frames` are added to the choice; those of either that the media does not have are left out.
 
     `frame_names`, `fps` and `frame_stride` belong to kind "frames": files in order (None: all of the folder, sorted
     numerically), frames per second of the source (None: the files are one second apart) and how many frames of the
@@ -38,8 +36,7 @@ class DecodeRequest:
     uri: str
     kind: str
     short_side_px: int
-    frame_indices: tuple[int, ...] | None = None
-    n_frames: int | None = None
+    n_frames: int
     prefer_frames: tuple[int, ...] = ()
     also_frames: tuple[int, ...] = ()
     clip_s: tuple[float, float] | None = None
@@ -86,14 +83,6 @@ class Timeline:
     order: dict[int, int]
 
 
-def kind_of_file(uri: str) -> str:
-    """ "image" or "video" by the file's suffix, "frames" for a name without one."""
-    suffix = os.path.splitext(uri)[1].lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "video" if suffix else "frames"
-
-
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
     """Sort key under which frame 10 follows frame 9, zero-padded or not."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part)
@@ -108,12 +97,6 @@ def stored_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
 def select_frames(starts_s: np.ndarray, duration_s: float, request: DecodeRequest) -> np.ndarray:
     """Frame numbers (T,) int64, ascending, without repeats, that `request` asks of a media with these frame times."""
     total = len(starts_s)
-    if request.frame_indices is not None:
-        chosen = np.unique(np.asarray(request.frame_indices, np.int64))
-        if len(chosen) and not 0 <= chosen[0] <= chosen[-1] < total:
-            raise ValueError(f"frame {chosen[-1] if chosen[-1] >= total else chosen[0]} of {total} does not exist")
-        return chosen
-    assert request.n_frames is not None, "a request names frames or their number"
     begin, end = request.clip_s if request.clip_s is not None else (0.0, duration_s)
     end = min(end, duration_s)
     if begin >= end and request.clip_s is not None:
