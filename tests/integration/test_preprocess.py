@@ -148,7 +148,7 @@ def test_every_media_is_decoded_once_however_many_samples_name_it(built):
     assert (result["media"], result["decoded"], result["rejected"]) == (21, 21, {})
     shards = ShardSet.open(output)
     assert shards.digest == result["digest"]
-    assert len(shards.media_uris) == len(set(shards.media_uris)) == 21
+    assert sum(file["rows"] for name, file in shards.manifest["files"].items() if name.startswith("media/")) == 21
     assert all(
         subject.uris.sha256_file(output / name) == file["sha256"] for name, file in shards.manifest["files"].items()
     )

@@ -16,7 +16,6 @@ import hashlib
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -199,13 +198,12 @@ class Loader:
 
 @dataclass(frozen=True)
 class Prepared(Generic[T]):
-    """One micro-batch, ready. `last` ends an optimizer step; `wait_s` is how long the consumer waited for it."""
+    """One micro-batch, ready. `last` ends an optimizer step."""
 
     step: int
     micro: MicroBatch
     item: T
     last: bool
-    wait_s: float
 
 
 class Prefetcher(Generic[T]):
@@ -236,16 +234,14 @@ class Prefetcher(Generic[T]):
     def __next__(self) -> Prepared[T]:
         if self._stopped.is_set():
             raise StopIteration
-        started = time.perf_counter()
         got = self._queue.get()
-        waited = time.perf_counter() - started
         if got is None or isinstance(got, BaseException):
             self.close()
             if got is None:
                 raise StopIteration
             raise got
         step, micro, item, last = got
-        return Prepared(step, micro, item, last, waited)
+        return Prepared(step, micro, item, last)
 
     def close(self) -> None:
         """Stops the thread and drops what it prepared. May be called twice."""

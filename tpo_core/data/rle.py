@@ -71,11 +71,6 @@ def from_runs(h: int, w: int, lengths: Sequence[int] | np.ndarray) -> Rle:
     return Rle(h, w, bytes(text))
 
 
-def area(rle: Rle) -> int:
-    """Number of foreground pixels."""
-    return int(runs(rle)[1::2].sum())
-
-
 def bbox(rle: Rle) -> Box | None:
     """The tight box (x1, y1, x2, y2), half-open, in pixels; None for an empty mask (COCO says 0, 0, 0, 0)."""
     lengths = runs(rle)

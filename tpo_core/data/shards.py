@@ -238,13 +238,6 @@ class ShardSet:
             jpegs=frames,
         )
 
-    @property
-    def media_uris(self) -> list[str]:
-        """Keys of all media rows, in the order of the files."""
-        if not self._rows:
-            self._index_media()
-        return list(self._rows)
-
     def _index_media(self) -> None:
         for name in sorted(name for name in self.manifest["files"] if name.startswith("media/")):
             for batch in _batches(self.root / name):

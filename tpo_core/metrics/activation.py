@@ -1,13 +1,8 @@
 """Whether the model calls a task head exactly when it should."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
-
-
-def activated(answer: str, begin_tokens: Mapping[str, str]) -> list[str]:
-    """Names of the heads whose begin token an answer holds; begin_tokens: {"region": "<box_begin>", ...}."""
-    return [head for head, token in begin_tokens.items() if token in answer]
 
 
 def rates(asked: Sequence[tuple[Collection[str], str | None]]) -> dict[str, float]:

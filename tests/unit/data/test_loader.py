@@ -163,7 +163,7 @@ def test_steps_are_given_or_follow_from_epochs():
     assert loader(phase(epochs=1.0)).steps == 5  # ceil(111 / 24)
 
 
-def test_prefetching_gives_the_plan_in_order_and_tells_the_wait():
+def test_prefetching_gives_the_plan_in_order():
     subject = loader()
     with subject.prefetch(3, 6, sum) as batches:
         got = list(batches)
@@ -171,7 +171,6 @@ def test_prefetching_gives_the_plan_in_order_and_tells_the_wait():
     assert [(item.step, item.micro) for item in got] == expected
     assert [item.item for item in got] == [sum(micro.indices) for _, micro in expected]
     assert [item.last for item in got] == ([False] * 5 + [True]) * 3
-    assert all(item.wait_s >= 0 for item in got)
 
 
 def test_an_exception_while_preparing_reaches_the_consumer():

@@ -2,8 +2,6 @@ import pytest
 
 from tpo_core.metrics import activation, answers
 
-TOKENS = {"region": "<box_begin>", "temporal": "<time_begin>"}
-
 
 @pytest.mark.parametrize(
     ("answer", "truth", "right"),
@@ -22,11 +20,6 @@ def test_matches(answer, truth, right):
 
 def test_accuracy_counts_every_question():
     assert answers.score(["red", "", "two"], ["red", "blue", "two"])["accuracy"] == pytest.approx(2 / 3)
-
-
-def test_begin_tokens_name_the_heads():
-    assert activation.activated("Sure. <box_begin><boxes>", TOKENS) == ["region"]
-    assert activation.activated("Sure.", TOKENS) == []
 
 
 def test_rates_of_false_and_missed_activation():

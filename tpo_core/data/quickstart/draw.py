@@ -48,17 +48,6 @@ def render(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(frames, 0, 255).astype(np.uint8), masks
 
 
-def render_frame(clip: Clip, t: int) -> np.ndarray:
-    """One frame (H, W, 3) uint8 of a clip, at a twelfth of the price of the clip."""
-    frame = _ground_frame(clip, t)
-    masks = np.zeros((len(clip.things), SIDE_PX, SIDE_PX), bool)
-    for index, thing in enumerate(clip.things):
-        action = clip.action_of(index, t)
-        if action != "vanishes":
-            _draw(frame, masks, index, thing, thing.centres_T2[t], action)
-    return np.clip(frame, 0, 255).astype(np.uint8)
-
-
 def _draw(
     frame: np.ndarray, masks: np.ndarray, index: int, thing: Thing, centre: np.ndarray, action: str | None
 ) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tpo_core.data.quickstart.draw import RGB, render, render_frame
+from tpo_core.data.quickstart.draw import RGB, render
 from tpo_core.data.quickstart.world import (
     COLOURS,
     FPS,
@@ -80,7 +80,7 @@ def test_every_kind_draws_a_mask_of_its_colour_around_its_centre(kind):
 
 
 def test_colours_are_told_apart_by_their_mean():
-    means = [render_frame(still("box", colour), 0)[40:56, 40:56].reshape(-1, 3).mean(0) for colour in RGB]
+    means = [render(still("box", colour))[0][0, 40:56, 40:56].reshape(-1, 3).mean(0) for colour in RGB]
     gaps = [np.abs(a - b).sum() for i, a in enumerate(means) for b in means[:i]]
     assert min(gaps) > 60
 
@@ -105,11 +105,6 @@ def test_an_event_changes_exactly_its_frames():
             assert (areas[4:8] < 0.4 * areas[0]).all()
         else:
             assert (areas == areas[0]).all()
-
-
-def test_one_frame_alone_is_the_frame_of_the_clip():
-    clip = sample_clip("c", 11)
-    assert np.array_equal(render_frame(clip, 7), render(clip)[0][7])
 
 
 def test_spans_are_seconds_on_the_clips_timeline():
