@@ -11,10 +11,11 @@ POLL_S = 0.5
 
 
 def format_row(name: str, row: Row) -> str:
-    """`vision_task  120/400  30%  loss 1.23 (lm 0.4 region 0.8)  lr 1.0e-03  gn 0.9  23 samples/s  wait 2%  eta 1:20`.
+    """`vision_task  [###.......] 120/400  30%  loss 1.2 (lm 0.4 region 0.8)  lr 1.0e-03  gn 0.9  23 samples/s  ...`.
 
     lr is the highest of all groups, gn the gradient norm before clipping, wait the share of time spent on data.
     """
+    done, steps = row["step"], row["steps"]
     parts = " ".join(f"{key.removeprefix('loss/')} {row[key]:.3g}" for key in row if key.startswith("loss/"))
     finite = "total" in row
     loss = f"loss {row['total']:.4g} ({parts})" if finite else "loss not finite"
@@ -22,9 +23,15 @@ def format_row(name: str, row: Row) -> str:
     rate = max(value for key, value in row.items() if key.startswith("lr/"))
     skipped = f"  skipped {row['skipped']}" if row["skipped"] else ""
     return (
-        f"{name}  {row['step']}/{row['steps']}  {row['step'] / row['steps']:.0%}  {loss}  lr {rate:.1e}{norm}"
+        f"{name}  {bar(done / steps)} {done}/{steps}  {done / steps:.0%}  {loss}  lr {rate:.1e}{norm}"
         f"  {row['samples_per_s']:.3g} samples/s  wait {row['data_wait']:.0%}  eta {clock(row['eta_s'])}{skipped}"
     )
+
+
+def bar(fraction: float) -> str:
+    """`[###.......]`: ten cells; plain text, since a job log cannot redraw a line."""
+    full = int(10 * fraction)
+    return f"[{'#' * full}{'.' * (10 - full)}]"
 
 
 def clock(seconds: float) -> str:

@@ -9,7 +9,8 @@ ROW = {
 
 def test_a_row_reads_as_one_line():
     assert format_row("vision_task", ROW) == (
-        "vision_task  120/400  30%  loss 1.234 (lm 0.4 region 0.5)  lr 1.0e-03  gn 0.9  23 samples/s  wait 2%  eta 1:20"
+        "vision_task  [###.......] 120/400  30%  loss 1.234 (lm 0.4 region 0.5)  lr 1.0e-03  gn 0.9"
+        "  23 samples/s  wait 2%  eta 1:20"
     )
 
 
