@@ -42,6 +42,7 @@ from tpo_core.data.shards import (
 )
 from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
+from tpo_core.storage.local import disk_full_told
 
 CPUS_PER_WORKER = 0.5  # as reserved in Ray: decoding shares a machine with the driver and other steps
 JPEG_BYTES_PER_PX = 0.35  # of a stored frame at quality 92; only balances the sizes of shard files
@@ -108,15 +109,27 @@ class _ShardWorker:
         self.reader = FrameReader(deadline_s=deadline_s)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Writes the file and its record, or returns both as bytes when the output lies on another machine."""
+        """Writes the file and its record, or returns both as bytes when the output lies on another machine.
+
+        Ray Data raises whatever a worker raises as a type of its own, without the cause, so a mistake is returned.
+        """
         job: ShardJob = pickle.loads(row["job"])
-        if self.shares_disk:
+        result = {"number": job.number, "shard": b"", "record": b"", "mistake": ""}
+        try:
+            return result | (self._write_here(job) if self.shares_disk else self._write_aside(job))
+        except TpoError as error:
+            return result | {"mistake": str(error)}
+
+    def _write_here(self, job: ShardJob) -> dict[str, bytes]:
+        with disk_full_told(self.output / f"{job.stem}.arrow"):
             write_shard(self.output, job, self.reader, self.progress.add.remote)
-            return {"number": job.number, "shard": b"", "record": b""}
-        with tempfile.TemporaryDirectory() as folder:
+        return {}
+
+    def _write_aside(self, job: ShardJob) -> dict[str, bytes]:
+        with disk_full_told(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
             write_shard(Path(folder), job, self.reader, self.progress.add.remote)
             shard, record = (Path(folder) / (job.stem + suffix) for suffix in (".arrow", ".json"))
-            return {"number": job.number, "shard": shard.read_bytes(), "record": record.read_bytes()}
+            return {"shard": shard.read_bytes(), "record": record.read_bytes()}
 
 
 def write_shard(output: Path, job: ShardJob, reader: FrameReader, count: Callable[[int], Any]) -> None:
@@ -238,6 +251,8 @@ def _decode(
             num_cpus=CPUS_PER_WORKER,
         )
         for result in results.iter_rows():
+            if result["mistake"]:
+                raise TpoError(result["mistake"])
             if result["record"]:  # made on another machine: the record goes last, as there
                 stem = f"media/{result['number']:05d}"
                 uris.write_bytes(output / f"{stem}.arrow", result["shard"])

@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 from tpo_core.errors import TpoError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def to_path(uri: str) -> Path:
     """The path behind a bare path or a file:// URI."""
@@ -22,14 +24,23 @@ def disk_full_told(path: Path) -> Iterator[None]:
     """Turn "no space left" and "quota exceeded" into one line that says where and how many bytes are free."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except TpoError:
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
             raise
         there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
         free = shutil.disk_usage(there).free
         raise TpoError(
             f"disk full while writing {path} ({free} bytes free on its disk): free some space, then run again"
         ) from error
+
+
+def is_disk_full(error: Exception) -> bool:
+    """By its errno, or by the system's words: safetensors and Ray raise types of their own with them in the message."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return any(os.strerror(code) in str(error) for code in FULL)
 
 
 def exists(uri: str) -> bool:

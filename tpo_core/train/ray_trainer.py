@@ -21,6 +21,7 @@ import torch
 
 from tpo_core.config.schema import PhaseConfig, Recipe
 from tpo_core.errors import TpoError
+from tpo_core.storage.local import disk_full_told
 from tpo_core.train.build import build_phase
 from tpo_core.train.loop import Row
 from tpo_core.train.phase import Builder, MetricSink, NoSink, PhaseJob, run_rank
@@ -127,13 +128,15 @@ def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Buil
     def report(row: Row) -> None:
         ray.train.report(row)  # a barrier for all ranks: the only call site, reached by all at the same steps
 
-    run_rank(
-        job,
-        build=build,
-        device=ray.train.torch.get_device(),
-        open_sink=open_sink,
-        report=report,
-    )
+    # Told here, where the errno is known and the disk is: Ray passes on an OSError without its errno.
+    with disk_full_told(job.output):
+        run_rank(
+            job,
+            build=build,
+            device=ray.train.torch.get_device(),
+            open_sink=open_sink,
+            report=report,
+        )
 
 
 def user_error(error: Exception, job: PhaseJob) -> TpoError | None:

@@ -131,6 +131,22 @@ def test_other_disk_errors_are_not_renamed(tmp_path):
         raise PermissionError(errno.EACCES, "no")
 
 
+def test_a_full_disk_is_told_whatever_type_a_library_gives_it(tmp_path):
+    class SerializeError(Exception):
+        pass
+
+    with pytest.raises(TpoError, match=r"^disk full while writing"), local.disk_full_told(tmp_path):
+        raise SerializeError("I/O error: No space left on device (os error 28)")
+    with pytest.raises(SerializeError), local.disk_full_told(tmp_path):
+        raise SerializeError("I/O error: Permission denied (os error 13)")
+
+
+def test_a_full_disk_told_further_down_keeps_its_line(tmp_path):
+    line = "disk full while writing x: No space left on device"
+    with pytest.raises(TpoError, match=f"^{line}$"), local.disk_full_told(tmp_path):
+        raise TpoError(line)
+
+
 def test_free_space_is_told_for_a_folder_not_made_yet(tmp_path):
     with pytest.raises(TpoError, match="bytes free"), local.disk_full_told(tmp_path / "not" / "yet"):
         raise OSError(errno.ENOSPC, "no space")

@@ -1,0 +1,59 @@
+"""What goes wrong in a Ray worker and is the user's to mend reaches the driver as one line."""
+
+import errno
+import importlib
+import sys
+import tempfile
+
+import pytest
+import ray
+
+from tpo_core.config.schema import DataConfig
+from tpo_core.data import preprocess
+from tpo_core.data.frames import DecodeRequest
+from tpo_core.data.preprocess import ShardJob
+from tpo_core.errors import TpoError
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class WorkerOnAFullDisk(preprocess._ShardWorker):
+    """Every shard file meets a full disk."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+
+        def full(path, rows):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        importlib.import_module("tpo_core.data.preprocess").write_media_shard = full  # in the worker's process
+
+
+class WorkerElsewhere(WorkerOnAFullDisk):
+    """One whose disk is not the output's."""
+
+    def __init__(self, output, node, deadline_s, progress):
+        super().__init__(output, "another node", deadline_s, progress)
+
+
+@pytest.mark.parametrize(
+    ("worker", "place"), [(WorkerOnAFullDisk, "media/00000.arrow"), (WorkerElsewhere, f"{tempfile.gettempdir()} (")]
+)
+def test_a_full_disk_of_a_decoding_worker(worker, place, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocess, "_ShardWorker", worker)
+    request = DecodeRequest(uri="none.mp4", kind="video", short_side_px=16, n_frames=1)
+    with pytest.raises(TpoError) as caught:
+        preprocess._decode(tmp_path, [ShardJob(0, {"none.mp4": request})], DataConfig(), 1, print)
+    message = str(caught.value)
+    assert message.startswith("disk full while writing /")
+    assert place in message
+    assert "\n" not in message
