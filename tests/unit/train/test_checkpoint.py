@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.unit.train.stub import STAGE, Run, StubBatches, StubModel, build_stub, stub_recipe
+from tpo_core.errors import TpoError
 from tpo_core.train.checkpoint import committed, load_checkpoint, newest_checkpoint, save_checkpoint, trained_state
 from tpo_core.train.loop import Progress
 from tpo_core.train.optim import build_optimizer
@@ -111,7 +112,7 @@ def test_a_failed_write_leaves_the_last_good_one(tmp_path, run, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TpoError, match="disk full while writing"):
         save(tmp_path, run, 10)
     assert newest_checkpoint(tmp_path) == good
     monkeypatch.undo()
