@@ -8,11 +8,13 @@ import tempfile
 import pytest
 import ray
 
-from tpo_core.config.schema import DataConfig
+from pipelines.cluster import on_cluster
+from tpo_core.config.schema import DataConfig, TrainConfig
 from tpo_core.data import preprocess
 from tpo_core.data.frames import DecodeRequest
 from tpo_core.data.preprocess import ShardJob
 from tpo_core.errors import TpoError
+from tpo_core.storage.local import disk_full_told
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
@@ -57,3 +59,29 @@ def test_a_full_disk_of_a_decoding_worker(worker, place, cluster, tmp_path, monk
     assert message.startswith("disk full while writing /")
     assert place in message
     assert "\n" not in message
+
+
+def fill_the_disk(threads, echo):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def refuse(threads, echo):
+    echo("looking for the model")
+    raise TpoError("no model at x: give another one")
+
+
+def test_a_mistake_that_a_job_finds_comes_out_as_it_is(cluster):
+    with pytest.raises(TpoError) as caught:
+        on_cluster([refuse], TrainConfig(max_failures=0), print)
+    assert str(caught.value) == "no model at x: give another one"
+
+
+def test_a_full_disk_of_a_job_is_told_by_the_step_around_it(cluster, tmp_path):
+    with pytest.raises(TpoError, match=rf"^disk full while writing {tmp_path} \("), disk_full_told(tmp_path):
+        on_cluster([fill_the_disk], TrainConfig(max_failures=0), print)
+
+
+def test_a_job_that_can_never_be_placed_is_refused(cluster, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(TpoError, match="Ray found no room for an evaluation, 1 CPU and 1 GPU"):
+        on_cluster([refuse], TrainConfig(gpus_per_worker=1), print)
