@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipelines.checks import check_sources
 from pipelines.cluster import on_cluster
 from tpo_core.config.schema import PhaseConfig, Recipe, identity
 from tpo_core.data.preprocess import preprocess
@@ -109,14 +110,15 @@ class Chain:
 def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     """All steps of a recipe, inputs before the steps that read them. Reads the base model's identity, touches nothing.
 
-    Raises TpoError when there is no such base model.
+    Raises TpoError when there is no such base model, reader or reader's option, or no source to evaluate on.
     """
+    check_sources(recipe)
     chain = Chain(recipe, publisher, echo)
     data = identity(recipe.data)
     steps: list[Step] = []
-    if recipe.data.generator is not None:
-        steps.append(Step("render", chain.render, {"generator": data["generator"]}))
     rendered = ("render",) if recipe.data.generator is not None and recipe.data.root is None else ()
+    if rendered:
+        steps.append(Step("render", chain.render, {"generator": data["generator"]}))
     steps.append(Step("preprocess", chain.preprocess, {"data": data}, rendered))
     measured = {"evaluation": identity(recipe.evaluation)}
     model = identity(recipe.model) | {"base": identify(recipe.model.base)}

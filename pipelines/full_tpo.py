@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.chain import build_chain
+from pipelines.checks import check_roots
 from pipelines.cluster import connect
 from pipelines.report import print_report
 from tpo_core.config.load import load_recipe
@@ -39,6 +40,9 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
     steps = build_chain(recipe, Publisher(recipe, work), echo)
     window = {"from_step": args.from_step, "until_step": args.until_step}
     select(steps, **window)  # a mistyped step is refused before a cluster is touched
+    # Roots are looked at only if they will be read: of data preprocessed once, nothing but the shards need be left.
+    if "preprocess" not in run_steps(steps, work, dry_run=True, until_step="preprocess", echo=lambda line: None):
+        check_roots(recipe.data)
     if args.dry_run:
         for step in steps:
             echo(f"{step.name:<16} reads {', '.join(step.inputs) or 'nothing'}")

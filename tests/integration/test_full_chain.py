@@ -203,6 +203,5 @@ def test_a_missing_path_of_the_user_is_one_line(tmp_path):
     status, output = run("preprocess.py", gone)
     assert status == 2
     (error,) = (line for line in output.splitlines() if line.startswith("error: "))
-    assert "expected the label file" in error
-    assert "the root does not exist" in error
+    assert f"there is no {tmp_path / 'gone' / 'train'}: check data.root" in error
     assert "Traceback" not in output

@@ -1,6 +1,7 @@
 """The chain as a graph: what reads what, what runs again after a change, and how a user's mistake ends."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from pipelines.chain import Chain, build_chain
 from pipelines.full_tpo import run_chain
 from tpo_core.config.load import load_recipe
 from tpo_core.execution.cli import main_guard
+from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import fingerprints
 from tpo_core.tracking.publish import Publisher
 
@@ -42,6 +44,12 @@ def test_the_quickstart_chain_in_order_with_what_each_step_reads():
 
 def test_data_that_is_there_needs_no_rendering(tmp_path):
     steps = {step.name: step.inputs for step in steps_of("data.generator=null", f"data.root={tmp_path}")}
+    assert "render" not in steps
+    assert steps["preprocess"] == ()
+
+
+def test_a_generator_runs_for_nobody_where_data_root_is_set(tmp_path):
+    steps = {step.name: step.inputs for step in steps_of(f"data.root={tmp_path}")}
     assert "render" not in steps
     assert steps["preprocess"] == ()
 
@@ -145,6 +153,15 @@ MISTAKES = [
     (["train.workers"], "error: override 'train.workers': write it as key.path=value"),
     (["--until-step", "multitsk"], "error: unknown step 'multitsk'; did you mean 'multitask'?"),
     (["--from-step", "evaluate", "--until-step", "multitask"], "error: step 'multitask' comes before 'evaluate'"),
+    (["data.sources.mevis-val.reader=mevi"], "error: source 'mevis-val': no reader 'mevi'; did you mean 'mevis'?"),
+    (["data.sources.refcoco-val.options.mask=1"], "error: source 'refcoco-val': reader refcoco has no option 'mask';"),
+    (["data.sources.refcoco-val.options.masks=7"], "error: source 'refcoco-val': option masks of reader refcoco"),
+    (["data.root=/none/here"], "error: source 'refcoco-train': there is no /none/here/train: check data.root and"),
+    (["data.sources.mevis-val.root=/none"], "error: source 'mevis-val': there is no /none: check data.root and"),
+    (["data.root=/none/here", "--dry-run"], "error: source 'refcoco-train': there is no /none/here/train: check"),
+    (["data.root=gs://b"], "error: gs://b/train: unknown storage gs://; use a path, file:// or s3://"),
+    (["evaluation.parts=[val]", "data.sources=[{name: a, reader: jsonl, root: a, split: s, part: train}]"],
+     "error: no source feeds a part of evaluation.parts (val): data.sources feed train; name one of those"),
     (["work_uri=s3://bucket/run"], "error: tracking.uri is not set and s3://bucket/run cannot hold a database"),
 ]  # fmt: skip
 
@@ -159,3 +176,15 @@ def test_a_mistake_is_one_line_before_a_cluster_is_touched(arguments, message, t
     assert (ended.value.code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_a_bucket_is_not_looked_at_before_it_is_read(tmp_path):
+    arguments = ["--recipe", "quickstart", f"work_uri={tmp_path}", "data.root=s3://bucket/data", "--dry-run"]
+    assert run_chain(arguments, doc=None) == 0
+
+
+def test_data_that_was_preprocessed_may_be_gone(tmp_path):
+    gone = "data.root=/none/here"
+    preprocessed = next(step for step in steps_of(gone) if step.name == "preprocess")
+    run_steps([replace(preprocessed, fn=lambda ctx: {})], str(tmp_path), echo=lambda line: None)
+    assert run_chain(["--recipe", "quickstart", f"work_uri={tmp_path}", gone, "--dry-run"], doc=None) == 0
