@@ -1,9 +1,10 @@
 """python pipelines/full_tpo.py --recipe quickstart [key.path=value ...] [--dry-run]
 
-The whole chain: preprocess > task_assignment > vision_task > multitask > evaluate > register. A step whose result is
-there already is skipped, one that was cut off goes on where it was; each says so in one line, with the reason.
+The whole chain: render (of generated data) > preprocess > evaluate_base > task_assignment > vision_task > multitask >
+evaluate > register. A step whose result is there already is skipped, one that was cut off goes on where it was; each
+says so in one line, with the reason.
 
-On a cluster: ray job submit --working-dir . -- python pipelines/full_tpo.py --recipe videochat_tpo data.root=s3://...
+On a cluster: ray job submit --working-dir . -- python pipelines/full_tpo.py --recipe mine.yaml data.root=s3://...
 """
 
 import argparse
@@ -19,21 +20,29 @@ from pipelines.chain import build_chain
 from pipelines.checks import check_roots
 from pipelines.cluster import connect
 from pipelines.report import print_report
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES
 from tpo_core.config.load import load_recipe
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import select
 from tpo_core.tracking.publish import Publisher
 
+EPILOG = f"""steps: render, preprocess, evaluate_base, task_assignment, vision_task, multitask, evaluate, register;
+STAGE.PHASE where a stage has phases of other names. --dry-run lists those of a recipe.
+
+{STATUSES}"""
+
 
 def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = None) -> int:
     """Parses, runs the chain (or its beginning, up to `until_step`), prints the table of the evaluation."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", required=True, help="name of a recipe in pipelines/recipes, or path of a YAML file")
-    parser.add_argument("overrides", nargs="*", help="changes of the recipe, as stages.multitask.lr.lora=1e-5")
+    parser = argparse.ArgumentParser(
+        description=doc, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", required=True, help=RECIPE)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.add_argument("--dry-run", action="store_true", help="print the graph and what would run; touch nothing")
-    parser.add_argument("--from-step", help="start here; what comes before must be finished")
-    parser.add_argument("--until-step", default=until_step, help="stop after this step")
+    parser.add_argument("--from-step", metavar="STEP", help="start here; the steps before that it reads must be done")
+    parser.add_argument("--until-step", metavar="STEP", default=until_step, help="stop after this step")
     args = parser.parse_intermixed_args(argv)
     recipe = load_recipe(args.recipe, args.overrides)
     work = recipe.work_uri if "://" in recipe.work_uri else os.path.abspath(recipe.work_uri)

@@ -1,7 +1,9 @@
 """python pipelines/preprocess.py --recipe NAME [key.path=value ...] [--dry-run]
 
-The first steps of the chain alone: native annotations and videos to shards, on CPU nodes. What it leaves is what
-full_tpo.py with the same data section finds, and skips.
+The first steps of the chain alone: native annotations and videos to shards, on CPU nodes. What it leaves in
+<work_uri>/preprocess (frames, samples, rejected.jsonl) is what full_tpo.py with the same data section finds, and skips.
+
+What a reader expects and which options it has: python -m tpo_core.data.inspect --help
 """
 
 import sys

@@ -1,8 +1,12 @@
 """python pipelines/promote.py --recipe NAME|PATH [key.path=value ...] [--dry-run] [--rollback]
 
 Makes the challenger the champion if every gate of the recipe holds; --rollback makes the champion before it champion
-again. The log of both is <work_uri>/promotion_log.jsonl. Exit status: 0 done (or would be, with --dry-run), 2 a
-user's mistake, 3 refused by a gate.
+again. The log of both is <work_uri>/promotion_log.jsonl.
+
+A gate (promotion.gates) names a metric as PART/TASK/NAME, the least value it may have, and how far it may lie below the
+champion's or the base model's; until there is a champion, the base model stands in for it.
+
+exit status: 0 done (or would be, with --dry-run), 1 failed, 2 a user's mistake, 3 refused by a gate
 """
 
 import argparse
@@ -12,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipelines.usage import OVERRIDES, RECIPE
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
 from tpo_core.execution.cli import main_guard
@@ -26,9 +31,9 @@ REFUSED = 3  # 1 is what Python itself ends with when something breaks
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Promotes or rolls back; returns the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("--recipe", required=True, help="name in pipelines/recipes, or a path")
-    parser.add_argument("overrides", nargs="*", help="key.path=value")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", required=True, help=RECIPE)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.add_argument("--dry-run", action="store_true", help="say what would happen, change nothing")
     parser.add_argument("--rollback", action="store_true", help="undo the last promotion")
     args = parser.parse_intermixed_args(argv)

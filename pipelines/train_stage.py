@@ -12,48 +12,49 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
 from pipelines.cluster import connect
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES
 from tpo_core.config.load import load_recipe
-from tpo_core.errors import TpoError
+from tpo_core.execution.cli import main_guard
+from tpo_core.storage.local import disk_full_told
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.stages import find_phase
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train one phase of one stage of a recipe on a Ray cluster.")
-    parser.add_argument("--recipe", required=True, help="name in pipelines/recipes, or a YAML file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", required=True, help=RECIPE)
     parser.add_argument("--stage", required=True, help="task_assignment, vision_task or multitask")
     parser.add_argument("--phase", help="name of the phase; needed when the stage has several")
-    parser.add_argument("--shards", required=True, help="path or URI of preprocessed shards")
+    parser.add_argument("--shards", required=True, help="shard set, as preprocess.py leaves it: path or URI")
     parser.add_argument("--init", required=True, help="base model, or the model folder of the phase before")
     parser.add_argument("--output", required=True, type=Path, help="folder shared by driver and workers")
     parser.add_argument("--restart", action="store_true", help="drop what an earlier attempt left in OUTPUT")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="changes to the recipe")
-    return parser.parse_args(argv)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str]) -> int:
+    """Trains the phase; the last line is its result, a JSON object."""
     args = parse(argv)
-    try:
-        recipe = load_recipe(args.recipe, args.overrides)
-        ref = find_phase(recipe, args.stage, args.phase)
-        with connect(recipe):
-            result = run_phase(
-                recipe,
-                ref.stage_name,
-                ref.phase,
-                shards_uri=args.shards,
-                init_uri=args.init,
-                output=args.output,
-                open_tracker=None,
-                resume=not args.restart,
-                echo=lambda line: print(line, flush=True),
-            )
-    except TpoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    recipe = load_recipe(args.recipe, args.overrides)
+    ref = find_phase(recipe, args.stage, args.phase)
+    with connect(recipe), disk_full_told(args.output):
+        result = run_phase(
+            recipe,
+            ref.stage_name,
+            ref.phase,
+            shards_uri=args.shards,
+            init_uri=args.init,
+            output=args.output,
+            open_tracker=None,
+            resume=not args.restart,
+            echo=lambda line: print(line, flush=True),
+        )
     print(json.dumps(result))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main_guard(lambda: main(sys.argv[1:]))
