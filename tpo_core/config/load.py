@@ -5,6 +5,7 @@ An override is `a.b.c=value`, the value in YAML. A list item goes by its `name` 
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -61,6 +62,8 @@ def _names() -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except UnicodeDecodeError as error:
+        raise TpoError(f"{path}: not UTF-8 text (byte {error.start}: {error.reason}): save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise TpoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -133,6 +136,8 @@ def _one_line(error: ValidationError, raw: dict[str, Any]) -> str:
     if first["type"] == "value_error":
         return f"{path}{': ' if path else ''}{first['msg'].removeprefix('Value error, ')}{more}"
     rule = _range(field) or first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float | date):
+        rule += "; quote it: YAML takes it for something else"  # no, on, 2024-01-01
     return f"{path} = {first['input']!r}: {rule}{about}{more}"
 
 

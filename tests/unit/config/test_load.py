@@ -152,6 +152,14 @@ def test_a_mistyped_key_gets_its_neighbour_and_place(override, message):
             "stages.multitask.lr.lorra=1",
             "recipe small: stages.multitask: unknown lr group 'lorra'; did you mean 'lora'",
         ),
+        (
+            "data.sources.boxes.options.masks=no",
+            "recipe small: data.sources.boxes.options.masks = False: input should be",
+        ),
+        (
+            "tracking.experiment=7",
+            "recipe small: tracking.experiment = 7: input should be a valid string; quote it: YAML",
+        ),
         ("model.base=null", "recipe small: model.base = None: input should be a valid string (path, URI or hub name"),
     ],
 )
@@ -190,3 +198,15 @@ def test_a_broken_file_is_one_line(tmp_path, text, message):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
     assert message in refusal(recipe=str(path))
+
+
+def test_a_file_in_another_encoding_is_one_line(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("seed: 1  # f\u00fcr alle\n".encode("latin-1"))
+    assert refusal(recipe=str(path)) == f"{path}: not UTF-8 text (byte 12: invalid start byte): save it as UTF-8"
+
+
+def test_text_that_yaml_takes_for_something_else_is_to_be_quoted():
+    assert "quote it" in refusal("data.sources.boxes.options.masks=no")
+    assert "quote it" not in refusal("model.base=null")
+    assert load_recipe(SMALL, ["data.sources.boxes.options.masks='no'"]).data.sources[0].options["masks"] == "no"
