@@ -29,7 +29,7 @@ HEADLINES = {
 
 def metrics_table(measured: Mapping[str, float], base: Mapping[str, float], constant: Mapping[str, float]) -> Table:
     """A row a metric; for each part the TPO model, the base model before TPO and the constant baseline, in percent."""
-    parts = list(dict.fromkeys(name.split("/")[0] for name in measured))
+    parts = _parts(measured)
     table = Table(title="TPO / base before TPO / best constant answer, in percent", title_justify="left")
     table.add_column("metric")
     for part in parts:
@@ -42,6 +42,11 @@ def metrics_table(measured: Mapping[str, float], base: Mapping[str, float], cons
         if any(f"{part}/{name}" in measured for part in parts):
             table.add_row(label, *cells)
     return table
+
+
+def _parts(measured: Mapping[str, float]) -> list[str]:
+    """Measured parts, in the order of the recipe."""
+    return list(dict.fromkeys(name.split("/")[0] for name in measured))
 
 
 def _percent(value: float | None) -> str:
@@ -66,6 +71,7 @@ def print_report(done: Mapping[str, Artifact], echo: Callable[[str], None]) -> N
     console.print(times_table(done))
     console.print(metrics_table(measured.result["metrics"], base["metrics"], measured.result["baseline"]))
     echo(f"registered {registered['name']} version {registered['version']} as challenger")
-    echo(f"gallery    {measured.uri}/test/gallery/gallery.png")
+    for part in _parts(measured.result["metrics"])[:1]:
+        echo(f"gallery    {measured.uri}/{part}/gallery/gallery.png")
     echo(f"curves     {done['register'].uri}/loss_curves.png")
     echo(f"MLflow     mlflow ui --backend-store-uri {registered['uri']}")

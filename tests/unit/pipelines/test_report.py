@@ -59,3 +59,14 @@ def test_the_report_says_what_was_registered_and_where_to_look(capsys):
         "curves     /runs/register/0123/loss_curves.png",
         "MLflow     mlflow ui --backend-store-uri sqlite:////runs/mlflow.db",
     ]
+
+
+def test_the_gallery_is_that_of_the_first_part_that_was_measured():
+    done = {
+        "evaluate_base": artifact("evaluate_base", {"metrics": {}, "baseline": {}}),
+        "evaluate": artifact("evaluate", {"metrics": {"val/mask/j": 0.5, "unseen/mask/j": 0.4}, "baseline": {}}),
+        "register": artifact("register", {"name": "tpo", "version": 3, "uri": "sqlite:////runs/mlflow.db"}),
+    }
+    lines = []
+    print_report(done, lines.append)
+    assert "gallery    /runs/evaluate/0123/val/gallery/gallery.png" in lines
