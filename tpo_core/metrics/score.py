@@ -20,6 +20,7 @@ Exit status 0, or 2 with one line for what is wrong with the files.
 import argparse
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -197,13 +198,20 @@ def _windows(path: Path) -> dict[Any, np.ndarray]:
                 raise TpoError(f"{path}: relevant_windows of qid {qid} must be [[start, end], ...] with at least one")
         return truths
     truths = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(_lines(path)):
         fields = line.partition("##")[0].split()
         try:
             truths[number] = np.array([[float(fields[1]), float(fields[2])]])
         except (IndexError, ValueError):
             raise TpoError(f"{path}: line {number + 1} is not `VIDEO START END##SENTENCE`") from None
     return truths
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise TpoError(f"{path}: not UTF-8 text (byte {error.start}: {error.reason}); convert it") from None
 
 
 def _first_window(windows: np.ndarray, path: Path, qid: Any) -> np.ndarray:
@@ -219,7 +227,7 @@ def _rows(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
     """The objects of a JSONL that all hold the needed keys, the first of which is unique."""
     rows: list[dict[str, Any]] = []
     seen = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -244,19 +252,22 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except (ValueError, OSError):
+    except (ValueError, OSError, TypeError, zipfile.BadZipFile):  # TypeError: an NPY file is one array, not a folder
         raise TpoError(f"{path}: not an NPZ file of arrays") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m tpo_core.metrics.score", description=(__doc__ or "").split("\n\n")[1]
+        prog="python -m tpo_core.metrics.score",
+        description=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("metric", help=", ".join(METRICS))
-    parser.add_argument("--ground-truth", type=Path, required=True)
-    parser.add_argument("--predictions", type=Path, required=True)
-    parser.add_argument("--implementation", help="; ".join(f"{m}: {', '.join(i)}" for m, (_, i) in METRICS.items()))
+    parser.add_argument("--ground-truth", type=Path, required=True, metavar="PATH", help="file of truths, as above")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="PATH", help="file of predictions, as above")
+    known = "; ".join(f"{metric}: {', '.join(names)}" for metric, (_, names) in METRICS.items())
+    parser.add_argument("--implementation", metavar="NAME", help=f"{known} (default: the first)")
     parser.add_argument("--json", action="store_true", help="everything, per item, as one JSON object")
     args = parser.parse_args(argv)
     try:

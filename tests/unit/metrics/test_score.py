@@ -76,3 +76,31 @@ def test_mistakes_are_one_line(tmp_path, capsys, metric, truth, prediction, more
 def test_a_file_that_is_not_there(tmp_path, capsys):
     assert run("refcoco_acc", tmp_path / "no.jsonl", tmp_path / "no.jsonl") == 2
     assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gt.jsonl", "gt.txt"])
+def test_a_file_in_another_encoding_is_one_line(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes("A 0.0 4.0##f\u00e4llt.\n".encode("latin-1"))
+    assert run("charades_sta", tmp_path / name, tmp_path / name) == 2
+    err = capsys.readouterr().err
+    assert "not UTF-8 text (byte 12: invalid continuation byte); convert it" in err
+    assert err.count("\n") == 1
+
+
+def test_a_cut_off_archive_and_a_single_array_are_one_line(tmp_path, capsys):
+    np.savez(tmp_path / "gt.npz", a_gt=np.zeros((6, 6), bool))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "gt.npz").read_bytes()[:100])
+    np.save(tmp_path / "one.npy", np.zeros((6, 6), bool))
+    for name in ("cut.npz", "one.npy"):
+        assert run("mask_jf", tmp_path / "gt.npz", tmp_path / name) == 2
+        assert capsys.readouterr().err == f"error: {tmp_path / name}: not an NPZ file of arrays\n"
+
+
+def test_help_shows_what_the_files_hold(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "truth         JSONL with qid, relevant_windows [[start, end], ...]" in out
+    assert "predictions   NPZ with NAME_pred" in out
+    assert "file of predictions" in out
+    assert "(default: the first)" in out
