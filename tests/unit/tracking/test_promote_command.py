@@ -52,7 +52,7 @@ def test_promote_refuse_and_roll_back(recipe, offer, registry, request, capsys):
     assert main(["--recipe", recipe]) == 0
     assert "test/region/acc@0.5      0.6000     0.0000  ok: at least 0.0000" in capsys.readouterr().out
     offer(0.55)
-    assert main(["--recipe", recipe]) == 1
+    assert main(["--recipe", recipe]) == 3
     out = capsys.readouterr().out
     assert "FAIL: below 0.6000" in out
     assert "refused: challenger v2 against v1" in out
