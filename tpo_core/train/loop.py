@@ -59,7 +59,7 @@ class LoopConfig:
     seed: int
     log_every: int
     checkpoint_every: int
-    max_skipped: int = 5
+    max_skipped: int
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 

@@ -157,6 +157,7 @@ def run_rank(
         seed=job.recipe.seed,
         log_every=train_config.log_every_steps,
         checkpoint_every=train_config.checkpoint_every_steps,
+        max_skipped=train_config.max_skipped_steps,
         autocast=partial(autocast, device, stage.precision),
     )
     schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
