@@ -69,7 +69,7 @@ def recipe(config):  # noqa: F811
             "name": "tiny",
             "data": {"sources": [source]},
             "model": config.model_dump(),
-            "stages": {"task_assignment": stage(lr={"lora": 1e-2}), "vision_task": stage()},
+            "stages": {"task_assignment": stage(lr={"lora": 1e-2}), "vision_task": stage(loss_weights={"kl": 1.0})},
             "train": {"log_every_steps": 2, "checkpoint_every_steps": 2},
         }
     )
@@ -125,4 +125,5 @@ def test_a_phase_starts_from_the_one_before_and_resumes_exactly(base, recipe, sh
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in trained.items())
     rows = [json.loads(line) for line in second.history.read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
-    assert {"loss/lm", "loss/region", "loss/temporal", "loss/mask"} <= set().union(*rows)
+    assert {"loss/lm", "loss/kl", "loss/region", "loss/temporal", "loss/mask"} <= set().union(*rows)
+    assert not any("loss/kl" in json.loads(line) for line in first.history.read_text().splitlines())

@@ -16,7 +16,7 @@ from tpo_core.config.model import LoraConfig as LoraConfig
 from tpo_core.config.names import require_known
 
 KINDS = (*HEADS, "chat")
-LOSSES = ("lm", *HEADS)
+LOSS_WEIGHTS = {"lm": 1.0, "kl": 0.0, **dict.fromkeys(HEADS, 1.0)}
 STAGES = ("task_assignment", "vision_task", "multitask")
 PARTS = ("train", "val", "test", "unseen")
 MEASURED_TASKS = ("region", "moment", "mask", "track", "qa", "caption")
@@ -188,10 +188,11 @@ class StageConfig(Config):
     eps: float = Field(default=1e-5, gt=0, description="AdamW epsilon")
     grad_clip_norm: float = Field(default=1.0, gt=0, description="gradients are scaled down to this global norm")
     loss_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default=dict.fromkeys(LOSSES, 1.0),
+        default=LOSS_WEIGHTS,
         validate_default=True,
-        description=f"weight of each loss, of {', '.join(LOSSES)}; unnamed ones weigh 1.0. The published 0.05 of "
-        "temporal belongs to the CG-DETR head, whose terms sum to some 20 times those of the span head",
+        description=f"weight of each loss, of {', '.join(LOSS_WEIGHTS)}; unnamed ones weigh 1.0, kl 0. kl, not in the "
+        "paper, holds answers of plain conversation to those that the model gives without adapters. The published 0.05 "
+        "of temporal belongs to the CG-DETR head, whose terms sum to some 20 times those of the span head",
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="bf16", description="arithmetic of the backbone; heads stay in fp32"
@@ -212,8 +213,8 @@ class StageConfig(Config):
     @field_validator("loss_weights")
     @classmethod
     def _weights_complete(cls, weights: dict[str, float]) -> dict[str, float]:
-        require_known("loss", list(weights), LOSSES)
-        return {**dict.fromkeys(LOSSES, 1.0), **weights}
+        require_known("loss", list(weights), tuple(LOSS_WEIGHTS))
+        return {**LOSS_WEIGHTS, **weights}
 
     @model_validator(mode="after")
     def _groups_exist(self) -> "StageConfig":
@@ -247,6 +248,7 @@ class TrainConfig(Config):
     strategy: Literal["ddp"] = execution("ddp", description="how parameters are distributed")
     log_every_steps: int = execution(10, ge=1, description="optimizer steps between two logged rows")
     checkpoint_every_steps: int = execution(100, ge=1, description="optimizer steps between two checkpoints")
+    max_skipped_steps: int = execution(5, ge=0, description="steps in a row without a finite loss before a phase fails")
     max_failures: int = execution(2, ge=0, description="worker failures survived before the run fails")
 
 

@@ -67,6 +67,7 @@ class TpoModel(nn.Module):
         )
         embedding.register_forward_hook(self.task_tokens.embed)
         self.new_parameters: list[str] = []
+        self.compares_with_base = False
 
     @classmethod
     def from_base(cls, base_uri: str, config: ModelConfig, heads: Iterable[str]) -> "TpoModel":
@@ -172,14 +173,20 @@ class TpoModel(nn.Module):
         """Unweighted losses {"lm": ..., <kind>: ...} and plain numbers for the log.
 
         "lm" is the mean cross-entropy over labelled tokens, indicators included (the paper's assignment loss); the
-        loss of a head is there when the batch is of its kind and the model has it.
+        loss of a head is there when the batch is of its kind and the model has it; "kl" is there for plain
+        conversation when `.compares_with_base` is set: how far its answers are from those without adapters, in nats a
+        token (learning without forgetting, arXiv 1606.09282).
         """
         features = self.backbone.encode(batch.pixel_values_UTCHW).rows(batch.clip_B)
-        with self.task_tokens.given_boxes(batch.slot_boxes_B4):
-            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
-            output = self.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, use_cache=False, **inputs)
-        hidden_BLC = output.last_hidden_state
-        losses, report = {"lm": self._lm_loss(hidden_BLC, batch.labels_BL)}, {}
+        hidden_BLC = self._hidden(batch, features)
+        next_M = batch.labels_BL[:, 1:][batch.labels_BL[:, 1:] != IGNORED]
+        logits_MV = self._answer_logits(batch, hidden_BLC)
+        lm = F.cross_entropy(logits_MV, next_M, reduction="sum") / max(1, len(next_M))
+        losses, report = {"lm": lm}, {}
+        if self.compares_with_base and batch.kind not in HEADS:
+            losses["kl"] = F.kl_div(
+                logits_MV.log_softmax(-1), self._base_log_probs(batch, features), log_target=True, reduction="sum"
+            ) / max(1, len(next_M))
         if batch.kind in self.heads and batch.targets is not None:
             slots_BL = batch.input_ids_BL == self.processor.slot_ids[batch.kind]
             assert slots_BL.any(1).all(), f"a {batch.kind} sample has no slot: {batch.sample_ids}"
@@ -191,11 +198,22 @@ class TpoModel(nn.Module):
             report = {f"{batch.kind}/{name}": value for name, value in {**terms, **result.report}.items()}
         return losses, report
 
-    def _lm_loss(self, hidden_BLC: Tensor, labels_BL: Tensor) -> Tensor:
-        next_BL = labels_BL[:, 1:]
-        rows_BL = next_BL != IGNORED
-        logits_MV = self.backbone.lm_head(hidden_BLC[:, :-1][rows_BL]).float()
-        return F.cross_entropy(logits_MV, next_BL[rows_BL], reduction="sum") / rows_BL.sum().clamp(min=1)
+    def _hidden(self, batch: Batch, features: VisualFeatures) -> Tensor:
+        """Last hidden states (B, L, C) of a training batch."""
+        with self.task_tokens.given_boxes(batch.slot_boxes_B4):
+            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
+            output = self.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, use_cache=False, **inputs)
+        return output.last_hidden_state
+
+    def _answer_logits(self, batch: Batch, hidden_BLC: Tensor) -> Tensor:
+        """fp32 logits (M, V) at the M places whose next token carries a label."""
+        return self.backbone.lm_head(hidden_BLC[:, :-1][batch.labels_BL[:, 1:] != IGNORED]).float()
+
+    @torch.no_grad()
+    def _base_log_probs(self, batch: Batch, features: VisualFeatures) -> Tensor:
+        """What the language model without adapters gives at the same places, as log probabilities (M, V)."""
+        with self.backbone.without_lora():
+            return self._answer_logits(batch, self._hidden(batch, features)).log_softmax(-1)
 
     def _context(self, features: VisualFeatures, batch: Batch) -> HeadContext:
         return HeadContext(

@@ -33,6 +33,39 @@ def test_chat_and_a_model_without_heads_give_the_language_loss_alone(make_model,
     assert set(losses_of(make_model(heads=()), [make_example("region")])) == {"lm"}
 
 
+def changed_adapters(model):
+    """Adapters start as no change at all: give them one."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    return model
+
+
+def test_divergence_from_the_base_is_measured_on_plain_conversation_alone(make_model, make_example):
+    model = make_model()
+    model.compares_with_base = True
+    chat = [make_example("chat"), make_example("chat", 0)]
+    assert losses_of(model, chat)["kl"] == pytest.approx(0, abs=1e-6)
+    assert losses_of(changed_adapters(model), chat)["kl"] > 1e-3
+    assert set(losses_of(model, [make_example("region")])) == {"lm", "region"}
+
+
+def test_divergence_trains_the_adapters_and_leaves_everything_as_it_was(make_model, make_example):
+    model = changed_adapters(make_model())
+    before = losses_of(model, [make_example("chat")])["lm"]
+    model.compares_with_base = True
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_A" in name)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    losses, _ = model(batch_of(model, [make_example("chat")]))
+    losses["kl"].backward()
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
+    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == trained
+    assert any(parameter.grad.abs().sum() > 0 for parameter in model.parameters() if parameter.grad is not None)
+    assert losses["lm"].item() == pytest.approx(before.item())
+
+
 @pytest.mark.parametrize(
     ("kind", "reached"),
     [

@@ -7,6 +7,7 @@ frames are run and their tokens dropped.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, LlavaOnevisionForConditionalGeneration
 from transformers.initialization import no_init_weights
@@ -120,6 +122,22 @@ class LlavaOnevision(nn.Module):
             target_modules="|".join(patterns),
         )
         inject_adapter_in_model(peft, self.vlm)
+
+    @contextmanager
+    def without_lora(self) -> Iterator[None]:
+        """Inside, the language model is the base model. peft freezes what it disables: it thaws afterwards."""
+        layers = [module for module in self.vlm.modules() if isinstance(module, BaseTunerLayer)]
+        trained = [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+                layer.requires_grad_(False)
+            for parameter in trained:
+                parameter.requires_grad_(True)
 
     def encode(self, pixels_BTCHW: Tensor) -> VisualFeatures:
         features = self.vlm.model.get_video_features(pixels_BTCHW, return_dict=True)
