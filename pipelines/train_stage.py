@@ -8,13 +8,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
 from pipelines.cluster import connect
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES
 from tpo_core.config.load import load_recipe
+from tpo_core.config.schema import identity
+from tpo_core.errors import TpoError
 from tpo_core.execution.cli import main_guard
+from tpo_core.execution.fingerprint import differences
 from tpo_core.storage.local import disk_full_told
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.stages import find_phase
@@ -35,11 +39,32 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
+def claim(output: Path, asked: dict[str, Any], *, restart: bool) -> None:
+    """Note in the folder what is trained there. TpoError when an earlier attempt asked for something else."""
+    note = output / "asked.json"
+    if note.exists() and not restart:
+        changes = list(differences(json.loads(note.read_text()), asked))
+        if changes:
+            raise TpoError(
+                f"{output} holds another run ({changes[0]}): give another --output, or --restart to begin anew"
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(asked))
+
+
 def main(argv: list[str]) -> int:
     """Trains the phase; the last line is its result, a JSON object."""
     args = parse(argv)
     recipe = load_recipe(args.recipe, args.overrides)
     ref = find_phase(recipe, args.stage, args.phase)
+    asked = {
+        "stage": {ref.stage_name: identity(ref.stage) | {"phases": [identity(ref.phase)]}},
+        "model": identity(recipe.model),
+        "seed": recipe.seed,
+        "shards": args.shards,
+        "init": args.init,
+    }
+    claim(args.output, asked, restart=args.restart)
     with connect(recipe), disk_full_told(args.output):
         result = run_phase(
             recipe,

@@ -76,3 +76,13 @@ def test_the_steps_that_help_names_are_those_of_the_chain():
     recipe = load_recipe("quickstart")
     names = ", ".join(step.name for step in build_chain(recipe, Publisher(recipe, "/nowhere"), print))
     assert full_tpo.EPILOG.startswith(f"steps: {names};")
+
+
+def test_a_folder_of_another_run_is_not_taken_for_this_one(tmp_path):
+    claim, output = train_stage.claim, tmp_path / "out"
+    claim(output, {"seed": 1, "init": "base"}, restart=False)
+    claim(output, {"seed": 1, "init": "base"}, restart=False)
+    with pytest.raises(TpoError, match="holds another run .seed 1 -> 2.: give another --output, or --restart"):
+        claim(output, {"seed": 2, "init": "base"}, restart=False)
+    claim(output, {"seed": 2, "init": "base"}, restart=True)
+    claim(output, {"seed": 2, "init": "base"}, restart=False)
