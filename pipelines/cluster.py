@@ -73,7 +73,7 @@ def joins() -> bool:
 
 
 def knock(address: str) -> None:
-    """OSError when nobody listens at `address`: Ray itself would go on trying for more than seven minutes."""
+    """OSError when nobody listens at `address`: Ray itself goes on trying for 14 minutes (measured, 2.60)."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:  # "auto" and URIs are left to Ray
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S).close()

@@ -82,7 +82,7 @@ def test_a_folder_of_another_run_is_not_taken_for_this_one(tmp_path):
     claim, output = train_stage.claim, tmp_path / "out"
     claim(output, {"seed": 1, "init": "base"}, restart=False)
     claim(output, {"seed": 1, "init": "base"}, restart=False)
-    with pytest.raises(TpoError, match="holds another run .seed 1 -> 2.: give another --output, or --restart"):
+    with pytest.raises(TpoError, match=r"holds another run \(seed 1 -> 2\): give another"):
         claim(output, {"seed": 2, "init": "base"}, restart=False)
     claim(output, {"seed": 2, "init": "base"}, restart=True)
     claim(output, {"seed": 2, "init": "base"}, restart=False)
