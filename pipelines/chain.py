@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.checks import check_sources
 from pipelines.cluster import on_cluster
-from tpo_core.config.schema import PhaseConfig, Recipe, identity
+from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.preprocess import preprocess
 from tpo_core.data.quickstart.write import write_quickstart
 from tpo_core.data.shards import ShardSet
@@ -28,6 +28,7 @@ from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
 from tpo_core.train.phase import read_history
 from tpo_core.train.ray_trainer import run_phase
+from tpo_core.train.stages import PhaseRef, phases_of
 
 Echo = Callable[[str], None]
 EVALUATION_VERSION = 2  # raise it when the same model would get other numbers; 2: moments vote, measured frames count
@@ -51,16 +52,16 @@ class Chain:
         root = self.recipe.data.root or str(ctx.inputs["render"].path)
         return preprocess(self.recipe.data, root, ctx.output, echo=self.echo)
 
-    def train(self, stage_name: str, phase: PhaseConfig, last: str | None, ctx: StepContext) -> dict[str, Any]:
+    def train(self, ref: PhaseRef, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """One phase, from the weights of step `last` (None: the base model)."""
         return run_phase(
             self.recipe,
-            stage_name,
-            phase,
+            ref.stage_name,
+            ref.phase,
             shards_uri=str(ctx.inputs["preprocess"].path),
             init_uri=self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model"),
             output=ctx.output,
-            open_tracker=self.publisher.phase_sink(phase_step_name(stage_name, phase), ctx.output),
+            open_tracker=self.publisher.phase_sink(ref.name, ctx.output),
             resume=ctx.resumed,
             echo=self.echo,
         )
@@ -127,25 +128,19 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
         Step("evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",), EVALUATION_VERSION)
     )
     phases: list[str] = []
-    for stage_name, stage in recipe.stages.items():
-        for phase in stage.phases:
-            last = phases[-1] if phases else None
-            what = {
-                "model": model,
-                "stage": identity(stage) | {"phases": [identity(phase)]},
-                "seed": recipe.seed,
-            }
-            inputs = ("preprocess",) if last is None else ("preprocess", last)
-            phases.append(phase_step_name(stage_name, phase))
-            steps.append(Step(phases[-1], partial(chain.train, stage_name, phase, last), what, inputs))
+    for ref in phases_of(recipe):
+        last = phases[-1] if phases else None
+        what = {
+            "model": model,
+            "stage": identity(ref.stage) | {"phases": [identity(ref.phase)]},
+            "seed": recipe.seed,
+        }
+        inputs = ("preprocess",) if last is None else ("preprocess", last)
+        phases.append(ref.name)
+        steps.append(Step(ref.name, partial(chain.train, ref, last), what, inputs))
     last = phases[-1]
     steps.append(Step("evaluate", partial(chain.evaluate, last), measured, ("preprocess", last), EVALUATION_VERSION))
     where = {"tracking_uri": recipe.tracking.uri, "model_name": recipe.tracking.model_name}
     reads = ("preprocess", "evaluate_base", *phases, "evaluate")
     steps.append(Step("register", partial(chain.register, last, phases), where, reads))
     return steps
-
-
-def phase_step_name(stage_name: str, phase: PhaseConfig) -> str:
-    """`multitask`, or `vision_task.region` where a stage has phases of other names."""
-    return stage_name if phase.name == stage_name else f"{stage_name}.{phase.name}"
