@@ -37,8 +37,9 @@ def save_checkpoint(root: Path, *, model: nn.Module, optimizer: torch.optim.Opti
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     with local.disk_full_told(staging):
-        torch.save(trained_state(model), staging / "model.pt")
-        torch.save(optimizer.state_dict(), staging / "optimizer.pt")
+        for name, state in (("model.pt", trained_state(model)), ("optimizer.pt", optimizer.state_dict())):
+            with (staging / name).open("wb") as file:  # torch's own writer hides the errno of a full disk
+                torch.save(state, file)
         (staging / "progress.json").write_text(json.dumps(asdict(progress)))
         sums = {path.name: sha256_file(path) for path in sorted(staging.iterdir())}
         (staging / CHECKSUMS).write_text(json.dumps(sums, indent=1))
