@@ -36,11 +36,14 @@ def disk_full_told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def is_disk_full(error: Exception) -> bool:
-    """By its errno, or by the system's words: safetensors and Ray raise types of their own with them in the message."""
+def is_disk_full(error: BaseException) -> bool:
+    """By its errno, by the system's words (safetensors and Ray raise types of their own with them in the message), or
+    by what came before it (torch.save fails again when it closes the file)."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
-    return any(os.strerror(code) in str(error) for code in FULL)
+    if any(os.strerror(code) in str(error) for code in FULL):
+        return True
+    return error.__context__ is not None and is_disk_full(error.__context__)
 
 
 def exists(uri: str) -> bool:
