@@ -24,7 +24,7 @@ def loss_curves(history: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -
     spans = _spans(history)
     names = _names(history, "loss/")
     panels = [*names, "lr"]
-    rows = -(-(len(panels) + 1) // COLUMNS)  # one cell for the key of the rates
+    rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(PANEL_WH_IN[0] * COLUMNS, PANEL_WH_IN[1] * rows + 0.4), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     figure.suptitle("     ".join(f"{n} {phase}" for n, phase in enumerate(history, start=1)), fontsize=10, color=MUTED)
@@ -38,13 +38,15 @@ def loss_curves(history: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     rates = grid.flat[len(panels) - 1]
-    grid.flat[len(panels)].legend(
+    figure.legend(
         *rates.get_legend_handles_labels(),
-        loc="center left",
-        fontsize=9,
+        loc="outside lower right",
+        ncols=4,
+        fontsize=8,
         frameon=False,
         labelcolor=INK,
-        title="rate of",
+        title="learning rate of",
+        title_fontsize=8,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
