@@ -106,7 +106,7 @@ def arguments(work, base):  # noqa: F811
 @pytest.fixture(scope="module")
 def killed(arguments, work):
     """(output of the run that was killed while it trained, the records it left)."""
-    output = run_until(arguments, f"{KILLED_IN}  2/40")
+    output = run_until(arguments, f"{KILLED_IN}  [..........] 2/40")
     return output, records(work)
 
 

@@ -70,7 +70,7 @@ def test_a_killed_worker_changes_nothing_in_the_result(tmp_path):
     assert (result["steps"], result["samples"]) == (12, 96)
     assert lines[0].startswith("vision_task.all  12 steps of 2 micro-batches (region 4")
     assert "starting at step 0" in lines[2]
-    assert [line.split()[1] for line in lines[3:]] == ["3/12", "6/12", "9/12", "12/12"]
+    assert [line.split()[2] for line in lines[3:]] == ["3/12", "6/12", "9/12", "12/12"]
     assert not (calm / "checkpoints").exists()
     assert not (calm / "ray").exists()
 
