@@ -176,7 +176,7 @@ def test_new_heads_are_the_only_new_parameters(make_model, tmp_path):
 def test_new_task_vectors_start_at_the_scale_of_the_trained_embedding(make_model, tmp_path):
     make_model(heads=()).save_pretrained(tmp_path)
     loaded = TpoModel.from_pretrained(tmp_path, heads=["region", "mask"])
-    scale = loaded.backbone.vlm.get_input_embeddings().weight.std()
+    scale = loaded.backbone.vlm.get_input_embeddings().weight.detach().std()
     for vector in loaded.task_tokens.vectors.values():
         assert 0.5 < float(vector.detach().std() / scale) < 2
 
