@@ -7,6 +7,7 @@ Shape letters: N samples that carry a slot (one slot a sample), B batch (N == B 
 H/W pixels. In patches_BTNC alone, N counts the patches of a frame.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -156,7 +157,7 @@ class HeadOutput:
         return torch.stack(list(self.losses.values())).sum()
 
 
-class TaskHead(nn.Module):
+class TaskHead(nn.Module, ABC):
     """One dense vision task behind one task token.
 
     name: "region" | "temporal" | "mask". begin: the indicator token that the language model writes.
@@ -169,14 +170,14 @@ class TaskHead(nn.Module):
     slot: ClassVar[str]
 
     @classmethod
+    @abstractmethod
     def from_config(cls, config: ModelConfig, hidden_size: int, vision_size: int) -> Self:
         """The head of a recipe; hidden_size: width of the language model, vision_size: width of the patch features."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: Any) -> HeadOutput:
         """Losses of the N samples. hidden_NC is fp32; `targets` is the dataclass of the task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[Any]:
         """One prediction per row of hidden_NC, in media units, on the CPU."""
-        raise NotImplementedError
