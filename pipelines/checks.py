@@ -1,8 +1,7 @@
 """check_sources(recipe), check_roots(data): mistakes about data that a recipe's schema cannot see, before any work."""
 
-from tpo_core.config.names import nearest
 from tpo_core.config.schema import DataConfig, Recipe
-from tpo_core.data.readers import READERS
+from tpo_core.data.readers import reader_of
 from tpo_core.errors import TpoError
 from tpo_core.storage.uri import exists, is_local, join
 
@@ -13,10 +12,9 @@ def check_sources(recipe: Recipe) -> None:
     The schema leaves readers to the data room, which is above it.
     """
     for source in recipe.data.sources:
-        if source.reader not in READERS:
-            raise TpoError(f"source {source.name!r}: no reader {source.reader!r}; {nearest(source.reader, READERS)}")
+        reader = reader_of(source)
         try:
-            READERS[source.reader].complete(source.options)
+            reader.complete(source.options)
         except TpoError as error:
             raise TpoError(f"source {source.name!r}: {error}") from None
     fed = sorted({source.part for source in recipe.data.sources})

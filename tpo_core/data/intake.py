@@ -11,10 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tpo_core.config.names import nearest
 from tpo_core.config.schema import DataConfig, FramesConfig, SourceConfig
 from tpo_core.data.frames import DecodeRequest
-from tpo_core.data.readers import READERS
+from tpo_core.data.readers import reader_of
 from tpo_core.data.readers.base import Reject
 from tpo_core.data.sample import UNLABELLED, Media, Sample, settle, validate
 from tpo_core.errors import TpoError
@@ -122,13 +121,12 @@ def _read_source(
     seen: set[tuple[str, str]],
     echo: Callable[[str], None],
 ) -> Iterator[Sample]:
-    if source.reader not in READERS:
-        raise TpoError(f"source {source.name!r}: no reader {source.reader!r}; {nearest(source.reader, READERS)}")
+    reader = reader_of(source)
     place = uris.join(root if root is not None else "", source.root)
     rejected, kept = len(log.rows), 0
 
     def usable() -> Iterator[Sample]:
-        for item in READERS[source.reader].read(place, source.split, source.options):
+        for item in reader.read(place, source.split, source.options):
             log.read += 1
             if isinstance(item, Reject):
                 log.add(item.uri, source.name, None, item.reason, item.detail)

@@ -1,7 +1,10 @@
 """Readers of native dataset layouts, by name. A new dataset is one module and one line here."""
 
+from tpo_core.config.names import nearest
+from tpo_core.config.schema import SourceConfig
 from tpo_core.data.readers import charades_sta, got10k, jsonl, mevis, mot15, qvhighlights, refcoco, videochat2_it
 from tpo_core.data.readers.base import Reader, Reject
+from tpo_core.errors import TpoError
 
 READERS: dict[str, Reader] = {
     module.READER.name: module.READER
@@ -17,4 +20,12 @@ READERS: dict[str, Reader] = {
     )
 }
 
-__all__ = ["READERS", "Reader", "Reject"]
+
+def reader_of(source: SourceConfig) -> Reader:
+    """The reader that a source names. TpoError when there is none of that name."""
+    if source.reader not in READERS:
+        raise TpoError(f"source {source.name!r}: no reader {source.reader!r}; {nearest(source.reader, READERS)}")
+    return READERS[source.reader]
+
+
+__all__ = ["READERS", "Reader", "Reject", "reader_of"]
