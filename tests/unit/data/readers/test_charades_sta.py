@@ -6,7 +6,7 @@ import pytest
 from tpo_core.data.readers import READERS, Reject
 from tpo_core.errors import TpoError
 
-FORMATS = Path(__file__).resolve().parents[4].parent / "shared/golden/metrics/formats"
+FORMATS = Path(__file__).resolve().parents[3] / "golden/metrics/formats"
 
 
 def write(root, lines, durations="V1,30.0\n"):
@@ -88,7 +88,6 @@ def test_a_missing_or_broken_table_of_durations_is_a_user_error(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.skipif(not FORMATS.is_dir(), reason="golden layouts are absent")
 def test_the_golden_layout():
     golden = json.loads((FORMATS / "golden/charades_sta.json").read_text())
     items = read(FORMATS / "input/charades_sta")
