@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote
 
 from tpo_core.errors import TpoError
@@ -52,6 +53,10 @@ def exists(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     return to_path(uri).read_bytes()
+
+
+def open_read(uri: str) -> BinaryIO:
+    return to_path(uri).open("rb")
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -1,16 +1,19 @@
 """Objects in S3 or anything that speaks it. The functions of `tpo_core.storage.uri`, for s3://bucket/key.
 
-AWS_ENDPOINT_URL, credentials and region come from the environment as boto3 reads them. A request is tried at most
-8 times, with 10 s to connect and 60 s to answer each; large files go in parts of boto3's transfer manager.
+Listing and writing go through boto3, which gives ETags, conditional puts and multipart upload; reading goes through
+pyarrow.fs, which asks for ranges and repeats one whose connection breaks in the middle. AWS_ENDPOINT_URL, credentials
+and region come from the environment. A request is tried at most 8 times, with 10 s to connect and 60 s to answer each.
 """
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import boto3
+import pyarrow.fs
 from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
@@ -24,14 +27,31 @@ REFUSALS = {
     "InvalidAccessKeyId": "unknown access key; check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "wrong secret key; check AWS_SECRET_ACCESS_KEY",
 }
+ATTEMPTS = 8
+CONNECT_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 60
+READ_AHEAD_BYTES = 8 << 20
 ABSENT = ("404", "NoSuchKey", "NotFound")
 
 
 @functools.cache
 def client() -> Any:
     """One client a process; boto3 clients are thread-safe."""
-    retries = {"mode": "standard", "total_max_attempts": 8}
-    return boto3.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    config = Config(retries=retries, connect_timeout=CONNECT_TIMEOUT_S, read_timeout=ANSWER_TIMEOUT_S)
+    return boto3.client("s3", config=config)
+
+
+@functools.cache
+def file_system() -> pyarrow.fs.S3FileSystem:
+    """One file system a process, with the endpoint and the region that boto3 found."""
+    return pyarrow.fs.S3FileSystem(
+        endpoint_override=client().meta.endpoint_url if "AWS_ENDPOINT_URL" in os.environ else None,
+        region=client().meta.region_name,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=ANSWER_TIMEOUT_S,
+        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -50,9 +70,15 @@ def exists(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     """FileNotFoundError for an object that is not there, as for a local file."""
+    with open_read(uri) as file:
+        return file.read()
+
+
+def open_read(uri: str) -> BinaryIO:
+    """Streamed in ranges of `READ_AHEAD_BYTES`."""
     bucket, key = split(uri)
     with _told(uri):
-        return client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return cast(BinaryIO, file_system().open_input_stream(f"{bucket}/{key}", buffer_size=READ_AHEAD_BYTES))
 
 
 def write_bytes(uri: str, data: bytes) -> None:

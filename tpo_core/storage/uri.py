@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from tpo_core.errors import TpoError
 from tpo_core.storage import local
@@ -18,6 +18,7 @@ class Store(Protocol):
 
     def exists(self, uri: str) -> bool: ...
     def read_bytes(self, uri: str) -> bytes: ...
+    def open_read(self, uri: str) -> BinaryIO: ...
     def write_bytes(self, uri: str, data: bytes) -> None: ...
     def write_new(self, uri: str, data: bytes) -> bool: ...
     def list_names(self, uri: str) -> list[str]: ...
@@ -60,6 +61,11 @@ def exists(uri: str | Path) -> bool:
 def read_bytes(uri: str | Path) -> bytes:
     """The whole content. FileNotFoundError if there is none."""
     return _store(uri).read_bytes(str(uri))
+
+
+def open_read(uri: str | Path) -> BinaryIO:
+    """A file to read from, seekable and binary; close it. FileNotFoundError if there is none."""
+    return _store(uri).open_read(str(uri))
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:

@@ -1,24 +1,26 @@
-"""What every reader shares: the options it takes, how it finds its files, and the check of what it yields.
+"""The contract of a reader, and the check of what it yields.
 
 A reader is one function `parse(root, split, options)` that maps a native layout to canonical samples and yields a
 `Reject` for a record it cannot use. `Reader.read` wraps it: options are checked, moments are clipped, and samples that
-`tpo_core.data.sample.validate` refuses become rejects. Media are named relative to `root`; label files are read through
-`tpo_core.storage`, so `root` may be a path, file:// or s3://.
+`tpo_core.data.sample.validate` refuses, or whose media lie outside the root, become rejects. How files are read is in
+`tpo_core.data.readers.files`; media are named relative to `root`, which may be a path, file:// or s3://.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tpo_core.data.instructions import render
-from tpo_core.data.sample import UNLABELLED, Sample, Turn, settle, validate
+from tpo_core.data.sample import UNLABELLED, Media, Provenance, Sample, Target, Turn, settle, validate
 from tpo_core.errors import TpoError
-from tpo_core.storage import local
-from tpo_core.storage.uri import exists, is_local, join, list_names, read_bytes
+
+# What code that maps a record raises when the record has another shape than the format says.
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Reader:
 
 
 def _settled(sample: Sample) -> Sample | Reject:
+    outside = next((media.uri for media in sample.media if escapes_root(media)), None)
+    if outside is not None:
+        return _refused(sample, "path_outside_root", f"{outside!r} is not a path below the root")
+    if not _is_text(sample):
+        return _refused(sample, "text_not_utf8", "holds bytes that are not UTF-8")
     sample = settle(sample)
     allowed = {"no_target"} if UNLABELLED in sample.provenance.flags else set()
     reasons = [reason for reason in validate(sample) if reason not in allowed]
@@ -93,62 +100,32 @@ def _settled(sample: Sample) -> Sample | Reject:
     media = sample.media[0] if sample.media else None
     facts = f"moments {spans} s of {media.sample_duration_s()} s" if spans and media else ""
     facts = f"boxes {boxes} in {media.width} x {media.height}" if boxes and media and not spans else facts
-    detail = f"{sample.sample_id}: {', '.join(reasons)}" + (f" ({facts})" if facts else "")
-    return Reject(at(sample.provenance.source_file, sample.provenance.row), reasons[0], detail)
+    return _refused(sample, reasons[0], ", ".join(reasons) + (f" ({facts})" if facts else ""))
+
+
+def _refused(sample: Sample, reason: str, detail: str) -> Reject:
+    place = at(sample.provenance.source_file, sample.provenance.row)
+    return Reject(place, reason, f"{sample.sample_id}: {detail}".encode("ascii", "backslashreplace").decode())
+
+
+def _is_text(sample: Sample) -> bool:
+    """False where a label file held bytes that are not UTF-8, which `files.read_lines` passes on as surrogates."""
+    texts = [sample.sample_id, *(media.uri for media in sample.media), *(turn.text for turn in sample.turns)]
+    texts += [target.label or "" for target in sample.targets]
+    return all(text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text) for text in texts)
+
+
+def escapes_root(media: Media) -> bool:
+    """Whether the media, or one of its frame files, lies elsewhere than below the folder it is named relative to."""
+    paths = [media.uri, *(media.frame_names or ())]
+    if all(path[:1] != "/" and "://" not in path and ".." not in path for path in paths):  # nearly all
+        return False
+    return any(path[:1] == "/" or "://" in path or posixpath.normpath(path).split("/")[0] == ".." for path in paths)
 
 
 def at(source_file: str, row: int) -> str:
     """How a reject names its record: the file below the root and the 1-based number of the record."""
     return f"{source_file}:{row + 1}"
-
-
-def fill(template: str, **names: str) -> str:
-    """Puts names into a path template such as "videos/{name}.mp4"; other braces stay."""
-    for key, value in names.items():
-        template = template.replace("{" + key + "}", value)
-    return template
-
-
-def below(*parts: str) -> str:
-    """A path below the root, empty parts left out."""
-    return "/".join(part.strip("/") for part in parts if part.strip("/"))
-
-
-def require(root: str, path: str, reader: str) -> str:
-    """The URI of a label file. TpoError when it is not there, naming it and a similar file where there is one."""
-    uri = join(root, path)
-    if not exists(uri):
-        folder, _, name = uri.rpartition("/")
-        similar = difflib.get_close_matches(name, list_names(folder), n=3)
-        hint = f"there is {', '.join(similar)}" if similar else "check root, split and options"
-        hint = hint if exists(root) else "the root does not exist"
-        raise TpoError(f"{reader}: expected the label file {uri}; {hint} (inspect {reader} --help shows the layout)")
-    return uri
-
-
-def read_lines(root: str, path: str, reader: str) -> Iterator[str]:
-    """Lines of a UTF-8 text file without their ends; local files are streamed. TpoError at once when it is missing."""
-    return _lines(require(root, path, reader), reader)
-
-
-def _lines(uri: str, reader: str) -> Iterator[str]:
-    try:
-        if is_local(uri):
-            with local.to_path(uri).open(encoding="utf-8-sig") as file:
-                yield from (line.rstrip("\r\n") for line in file)
-        else:
-            yield from read_bytes(uri).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise TpoError(f"{reader}: {uri} is not UTF-8 text ({error.reason}); convert it") from error
-
-
-def read_json_file(root: str, path: str, reader: str) -> Any:
-    """The content of a JSON file. TpoError when it is missing or not JSON."""
-    uri = require(root, path, reader)
-    try:
-        return json.loads(read_bytes(uri))
-    except ValueError as error:
-        raise TpoError(f"{reader}: {uri} is not JSON ({error}); is the download complete?") from error
 
 
 def grounded_turns(
@@ -166,3 +143,88 @@ def grounded_turns(
 def raw_json(**values: Any) -> str:
     """The `raw` field of a provenance: native values as JSON with sorted keys."""
     return json.dumps(values, sort_keys=True)
+
+
+def mapped(
+    rows: Iterable[Any], source: str, build: Callable[[Any, int], Iterable[Sample | Reject]]
+) -> Iterator[Sample | Reject]:
+    """What `build(record, number)` makes of each native record, numbered from 0.
+
+    A record that `build` cannot map because it has another shape becomes a reject "bad_record" (or "text_not_utf8").
+    """
+    for number, row in enumerate(rows):
+        try:
+            items = list(build(row, number))
+        except MALFORMED as error:
+            reason = "text_not_utf8" if isinstance(error, UnicodeError) else "bad_record"
+            items = [Reject(at(source, number), reason, f"{type(error).__name__}: {error}")]
+        yield from items
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """One label file (`source`, below the root) of a split: names the samples that are made of its records."""
+
+    dataset: str
+    split: str
+    source: str
+    reader: str
+
+    def sample(
+        self,
+        task: str,
+        native_id: str,
+        row: int,
+        media: Sequence[Media],
+        turns: Sequence[Turn],
+        targets: Sequence[Target] = (),
+        *,
+        raw: Mapping[str, Any] | None = None,
+        flags: Sequence[str] = (),
+        origin: int = 0,
+        **answer: Any,
+    ) -> Sample:
+        """A sample of record `row`; `raw` are the native values that were changed, `answer` the fields options,
+        answer_index and answer_text of a `Sample`."""
+        return Sample(
+            sample_id=self.sample_id(native_id),
+            dataset=self.dataset,
+            split=self.split,
+            task=task,
+            media=tuple(media),
+            turns=tuple(turns),
+            targets=tuple(targets),
+            provenance=Provenance(
+                source_file=self.source,
+                row=row,
+                native_id=native_id,
+                reader=self.reader,
+                raw=raw_json(**(raw or {})),
+                flags=tuple(flags),
+                origin=origin,
+            ),
+            **answer,
+        )
+
+    def grounded(
+        self,
+        task: str,
+        expression: str,
+        native_id: str,
+        row: int,
+        media: Media,
+        targets: Sequence[Target],
+        *,
+        prompts: int = 0,
+        raw: Mapping[str, Any] | None = None,
+        flags: Sequence[str] = (),
+        origin: int = 0,
+    ) -> Sample:
+        """A sample whose answer is its targets, but for the last `prompts` ones (boxes), which the question gives."""
+        turns = grounded_turns(
+            task, expression, self.sample_id(native_id), answers=len(targets) - prompts, prompts=prompts
+        )
+        return self.sample(task, native_id, row, (media,), turns, targets, raw=raw, flags=flags, origin=origin)
+
+    def sample_id(self, native_id: str) -> str:
+        return f"{self.dataset}/{self.split}/{native_id}"

@@ -9,18 +9,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 
-from tpo_core.data.readers.base import (
-    LABELS,
-    Option,
-    Reader,
-    Reject,
-    at,
-    below,
-    fill,
-    grounded_turns,
-    raw_json,
-    read_lines,
-)
+from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns, raw_json
+from tpo_core.data.readers.files import below, fill, read_lines
 from tpo_core.data.sample import Media, Provenance, Sample, Target
 from tpo_core.errors import TpoError
 

@@ -12,18 +12,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from tpo_core.data.readers.base import (
-    LABELS,
-    Option,
-    Reader,
-    Reject,
-    at,
-    below,
-    fill,
-    grounded_turns,
-    read_lines,
-    require,
-)
+from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns
+from tpo_core.data.readers.files import below, fill, read_lines, require
 from tpo_core.data.sample import UNLABELLED, Box, Media, Provenance, Sample, Target, TrackEntry
 from tpo_core.storage.uri import exists, join, list_names
 

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, below, fill, read_lines
+from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, mapped
+from tpo_core.data.readers.files import below, fill, read_lines
 from tpo_core.data.sample import Sample, from_row, to_row, to_table
 
 NAME = "jsonl"
@@ -34,25 +35,21 @@ def _bytes_counts(value: Any) -> Any:
     return value
 
 
-def _item(line: str) -> Sample | Reject:
-    row = json.loads(line)
+def _items(line: str, _number: int) -> Iterator[Sample | Reject]:
+    row = json.loads(line) if line.strip() else None
+    if row is None:
+        return
     if "rejected" in row:
-        return Reject(**row["rejected"])
+        yield Reject(**row["rejected"])
+        return
     sample = from_row(_bytes_counts(row))
     to_table([sample])  # raises where a value does not have the type of its field
-    return sample
+    yield sample
 
 
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     source = below(options["labels"], fill(options["file"], split=split))
-    for number, line in enumerate(read_lines(root, source, NAME)):
-        if not line.strip():
-            continue
-        try:
-            item = _item(line)
-        except (ValueError, TypeError, AttributeError) as error:
-            item = Reject(at(source, number), "bad_record", f"{type(error).__name__}: {error}")
-        yield item
+    yield from mapped(read_lines(root, source, NAME), source, _items)
 
 
 READER = Reader(

@@ -14,18 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from tpo_core.data import rle
-from tpo_core.data.readers.base import (
-    LABELS,
-    Option,
-    Reader,
-    Reject,
-    at,
-    below,
-    fill,
-    grounded_turns,
-    raw_json,
-    read_json_file,
-)
+from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns, raw_json
+from tpo_core.data.readers.files import below, fill, read_json_file
 from tpo_core.data.sample import UNLABELLED, Media, Provenance, Rle, Sample, Target, TrackEntry
 from tpo_core.errors import TpoError
 from tpo_core.storage.uri import exists, join

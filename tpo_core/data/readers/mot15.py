@@ -10,18 +10,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 
-from tpo_core.data.readers.base import (
-    LABELS,
-    Option,
-    Reader,
-    Reject,
-    at,
-    below,
-    fill,
-    grounded_turns,
-    read_lines,
-    require,
-)
+from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns
+from tpo_core.data.readers.files import below, fill, read_lines, require
 from tpo_core.data.sample import Box, Media, Provenance, Sample, Target, TrackEntry
 from tpo_core.errors import TpoError
 from tpo_core.storage.uri import exists, join, list_names

@@ -12,18 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tpo_core.data.readers.base import (
-    LABELS,
-    Option,
-    Reader,
-    Reject,
-    at,
-    below,
-    fill,
-    grounded_turns,
-    raw_json,
-    read_lines,
-)
+from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns, raw_json
+from tpo_core.data.readers.files import below, fill, read_lines
 from tpo_core.data.sample import UNLABELLED, Clip, Media, Provenance, Saliency, Sample, Target
 
 NAME = "qvhighlights"

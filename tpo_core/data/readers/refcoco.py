@@ -7,49 +7,18 @@ Boxes are COCO's (left, top, width, height), 0-based; polygons give the mask.
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tpo_core.data.readers.base import (
-    LABELS,
-    Option,
-    Reader,
-    Reject,
-    at,
-    below,
-    fill,
-    grounded_turns,
-    raw_json,
-    read_json_file,
-    require,
-)
+from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns, raw_json
+from tpo_core.data.readers.files import below, fill, read_json_file, read_pickle_list
 from tpo_core.data.rle import from_coco
 from tpo_core.data.sample import Media, Provenance, Sample, Target
 from tpo_core.errors import TpoError
-from tpo_core.storage.uri import exists, join, read_bytes
+from tpo_core.storage.uri import exists, join
 
 NAME = "refcoco"
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Refuses every class and function, so that a pickle can only hold containers and scalars."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which annotations do not need")
-
-
-def _load_refs(root: str, path: str) -> list[dict[str, Any]]:
-    uri = require(root, path, NAME)
-    try:
-        refs = _PlainUnpickler(io.BytesIO(read_bytes(uri)), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise TpoError(f"{NAME}: {uri} is not a pickle of plain annotations ({error}); refusing to load it") from error
-    if not isinstance(refs, list):
-        raise TpoError(f"{NAME}: {uri} holds no list of refs; is it the annotation file?")
-    return refs
 
 
 def _instances(root: str, path: str) -> tuple[dict[int, Any], dict[int, Any]]:
@@ -102,7 +71,7 @@ def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample
     if not exists(join(root, folder, name)) and exists(join(root, below(options["labels"], name))):
         folder = options["labels"]  # the root is the folder of the dataset itself
     source = below(folder, name)
-    refs = _load_refs(root, source)
+    refs = read_pickle_list(root, source, NAME)
     splits = sorted({str(ref.get("split")) for ref in refs if isinstance(ref, dict)})
     if refs and split not in splits:
         raise TpoError(f"{NAME}: {source} has no split {split!r}; it has {', '.join(splits)}")

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, below, fill, read_json_file
-from tpo_core.data.sample import Clip, Media, Provenance, Sample, Turn
-from tpo_core.errors import TpoError
+from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, mapped
+from tpo_core.data.readers.files import below, fill, stream_items
+from tpo_core.data.sample import Clip, Media, Sample, Turn
 
 NAME = "videochat2_it"
 
@@ -42,32 +42,17 @@ def _turns(pairs: list[dict[str, str]], n_media: int) -> tuple[Turn, ...]:
     return (*turns, *(Turn(role, text, refs if i == 0 else ()) for i, (role, text) in enumerate(talk)))
 
 
-def _sample(row: dict[str, Any], number: int, source: str, split: str, options: Mapping[str, str]) -> Sample:
-    media = _media(row, split, options)
-    turns = _turns(row["QA"], len(media))
-    native_id = f"{PurePosixPath(source).stem}-{number}"
-    return Sample(
-        sample_id=f"{NAME}/{split}/{native_id}",
-        dataset=NAME,
-        split=split,
-        task="chat" if any(turn.role == "user" for turn in turns) else "caption",
-        media=media,
-        turns=turns,
-        provenance=Provenance(source_file=source, row=number, native_id=native_id, reader=NAME),
-    )
-
-
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     source = below(options["labels"], fill(options["file"], split=split))
-    rows = read_json_file(root, source, NAME)
-    if not isinstance(rows, list):
-        raise TpoError(f"{NAME}: {source} holds no JSON list of records; is it the annotation file?")
-    for number, row in enumerate(rows):
-        try:
-            item: Sample | Reject = _sample(row, number, source, split, options)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            item = Reject(at(source, number), "bad_record", f"{type(error).__name__}: {error}")
-        yield item
+    labels = LabelFile(NAME, split, source, NAME)
+
+    def build(row: dict[str, Any], number: int) -> Iterator[Sample]:
+        media = _media(row, split, options)
+        turns = _turns(row["QA"], len(media))
+        task = "chat" if any(turn.role == "user" for turn in turns) else "caption"
+        yield labels.sample(task, f"{PurePosixPath(source).stem}-{number}", number, media, turns)
+
+    yield from mapped(stream_items(root, source, NAME), source, build)
 
 
 READER = Reader(

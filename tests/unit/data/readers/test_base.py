@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tpo_core.data.readers import READERS, Reject
-from tpo_core.data.readers.base import below, fill
+from tpo_core.data.readers.files import below, fill
 from tpo_core.errors import TpoError
 
 
@@ -90,10 +90,49 @@ def test_a_broken_json_file_is_a_user_error(tmp_path):
         list(READERS["videochat2_it"].read(str(tmp_path), "train", {}))
 
 
-def test_text_in_another_encoding_is_a_user_error(tmp_path):
-    (tmp_path / "train.jsonl").write_bytes("caf\u00e9".encode("latin-1"))
-    with pytest.raises(TpoError, match="not UTF-8"):
-        list(READERS["jsonl"].read(str(tmp_path), "train", {}))
+def canonical(number, **changes):
+    row = {
+        "sample_id": f"mine/train/{number}",
+        "dataset": "mine",
+        "split": "train",
+        "task": "chat",
+        "media": [{"uri": "a.jpg", "kind": "image"}],
+        "turns": [{"role": "user", "text": "What?"}, {"role": "assistant", "text": "A cup."}],
+        "provenance": {"source_file": "train.jsonl", "row": number, "native_id": str(number), "reader": "jsonl"},
+    }
+    return json.dumps({**row, **changes}, ensure_ascii=False)
+
+
+def reasons(tmp_path, lines):
+    """Of the lines, in order: a reason, or None for a sample."""
+    (tmp_path / "train.jsonl").write_bytes(b"\n".join(lines))
+    items = READERS["jsonl"].read(str(tmp_path), "train", {})
+    return [item.reason if isinstance(item, Reject) else None for item in items]
+
+
+def test_a_record_in_another_encoding_is_rejected_and_the_others_are_kept(tmp_path):
+    accents = [{"role": "user", "text": "Where is the caf\u00e9?"}, {"role": "assistant", "text": "A cup."}]
+    texts = [canonical(0), canonical(1, turns=accents), canonical(2)]
+    lines = [texts[0].encode(), texts[1].encode("latin-1"), texts[2].encode()]
+    assert reasons(tmp_path, lines) == [None, "text_not_utf8", None]
+    assert reasons(tmp_path, [text.encode() for text in texts]) == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("media", "reason"),
+    [
+        ({"uri": "../a.jpg", "kind": "image"}, "path_outside_root"),
+        ({"uri": "images/../../a.jpg", "kind": "image"}, "path_outside_root"),
+        ({"uri": "/etc/passwd", "kind": "image"}, "path_outside_root"),
+        ({"uri": "s3://other/a.jpg", "kind": "image"}, "path_outside_root"),
+        ({"uri": "clip", "kind": "frames", "frame_names": ["0.jpg", "../../1.jpg"]}, "path_outside_root"),
+        ({"uri": "images/../a.jpg", "kind": "image"}, None),
+        ({"uri": "wait...what.jpg", "kind": "image"}, None),
+        ({"uri": "..a.jpg", "kind": "image"}, None),
+    ],
+)
+def test_media_lie_below_the_root(tmp_path, media, reason):
+    assert reasons(tmp_path, [canonical(0, media=[media]).encode()]) == [reason]
 
 
 def test_what_validation_refuses_becomes_a_reject_that_says_why(tmp_path):

@@ -1,0 +1,61 @@
+"""Streaming of annotation files: what comes out, and how a wrong or broken file is told."""
+
+import json
+
+import pytest
+
+from tpo_core.data.readers.files import read_pickle_list, stream_items, stream_pairs
+from tpo_core.errors import TpoError
+
+
+def write(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    return str(tmp_path), "a.json", "reader"
+
+
+def test_items_of_a_list_at_the_top_or_under_a_key(tmp_path):
+    rows = [{"a": 1, "b": [0.5, "x"]}, 3, None]
+    assert list(stream_items(*write(tmp_path, json.dumps(rows)))) == rows
+    assert list(stream_items(*write(tmp_path, json.dumps({"info": 1, "rows": rows})), "rows")) == rows
+    assert list(stream_items(*write(tmp_path, "[]"))) == []
+
+
+def test_pairs_of_an_object_at_the_top_or_under_a_key(tmp_path):
+    content = {"v1": {"fps": 29.4}, "v2": [1]}
+    assert dict(stream_pairs(*write(tmp_path, json.dumps(content)))) == content
+    assert dict(stream_pairs(*write(tmp_path, json.dumps({"database": content})), "database")) == content
+    assert list(stream_pairs(*write(tmp_path, "{}"))) == []
+
+
+def test_items_come_before_the_file_is_read_to_its_end(tmp_path):
+    rows = stream_items(*write(tmp_path, "[" + "{}," * 100_000 + "broken"))
+    assert next(rows) == {}
+    with pytest.raises(TpoError, match=r"a\.json is not JSON .*is the download complete"):
+        list(rows)
+
+
+@pytest.mark.parametrize(
+    ("stream", "text", "prefix", "expected"),
+    [
+        (stream_items, "{}", "", "holds no JSON list at its top"),
+        (stream_items, '{"rows": {}}', "rows", "holds no JSON list under 'rows'"),
+        (stream_pairs, "[1]", "", "holds no JSON object at its top"),
+        (stream_pairs, "{}", "database", "holds no JSON object under 'database'"),
+        (stream_items, "", "", "is not JSON"),
+    ],
+)
+def test_a_file_of_another_kind_is_told(tmp_path, stream, text, prefix, expected):
+    with pytest.raises(TpoError, match=expected) as error:
+        list(stream(*write(tmp_path, text), prefix))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_told_at_once(tmp_path):
+    with pytest.raises(TpoError, match=r"expected the label file .*a\.json"):
+        stream_items(str(tmp_path), "a.json", "reader")
+
+
+def test_a_pickle_without_a_list_is_told(tmp_path):
+    (tmp_path / "a.p").write_bytes(b"(dp0\n.")
+    with pytest.raises(TpoError, match="holds no list"):
+        read_pickle_list(str(tmp_path), "a.p", "reader")
