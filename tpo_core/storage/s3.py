@@ -27,6 +27,8 @@ REFUSALS = {
     "InvalidAccessKeyId": "unknown access key; check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "wrong secret key; check AWS_SECRET_ACCESS_KEY",
 }
+NO_ANSWER = "the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network"
+READ_REFUSALS = {"ACCESS_DENIED": REFUSALS["AccessDenied"], "NETWORK_CONNECTION": NO_ANSWER}  # as pyarrow names them
 ATTEMPTS = 8
 CONNECT_TIMEOUT_S = 10
 ANSWER_TIMEOUT_S = 60
@@ -70,7 +72,7 @@ def exists(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     """FileNotFoundError for an object that is not there, as for a local file."""
-    with open_read(uri) as file:
+    with _told(uri), open_read(uri) as file:
         return file.read()
 
 
@@ -171,6 +173,13 @@ def _told(uri: str) -> Iterator[None]:
     except NoCredentialsError as error:
         raise TpoError(f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except EndpointConnectionError as error:
-        raise TpoError(f"{uri}: the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network") from error
+        raise TpoError(f"{uri}: {NO_ANSWER}") from error
     except S3UploadFailedError as error:
         raise TpoError(f"{uri}: upload failed: {' '.join(str(error).split())}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(uri) from error
+    except OSError as error:
+        refusal = next((text for name, text in READ_REFUSALS.items() if f"AWS Error {name} " in str(error)), None)
+        if refusal is None:
+            raise
+        raise TpoError(f"{uri}: {refusal}") from error

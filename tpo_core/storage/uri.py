@@ -64,7 +64,7 @@ def read_bytes(uri: str | Path) -> bytes:
 
 
 def open_read(uri: str | Path) -> BinaryIO:
-    """A file to read from, seekable and binary; close it. FileNotFoundError if there is none."""
+    """A binary file to read from front to back; close it. FileNotFoundError if there is none."""
     return _store(uri).open_read(str(uri))
 
 

@@ -1,18 +1,35 @@
 """What is particular to S3: one line for what a user can mend, parts for large files, deadlines."""
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
+from tests.conftest import use_endpoint
+from tests.s3_server import Faults, faulty_proxy
 from tpo_core.errors import TpoError
 from tpo_core.storage import s3, uri
 
 
 def test_a_bucket_that_is_not_there(bucket):
     with pytest.raises(TpoError, match=r"^s3://nowhere/x: there is no such bucket$"):
-        uri.write_bytes("s3://nowhere/x", b"1")
-    with pytest.raises(TpoError, match="no such bucket"):
         uri.list_names("s3://nowhere/x")
+
+
+def test_reading_with_wrong_credentials_is_one_line(bucket, monkeypatch):
+    uri.write_bytes(f"{bucket}/x", b"1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    s3.file_system.cache_clear()
+    with pytest.raises(TpoError, match="access denied; check the credentials"):
+        uri.read_bytes(f"{bucket}/x")
+
+
+def test_a_file_is_streamed(bucket):
+    content = bytes(range(256)) * 1000
+    uri.write_bytes(f"{bucket}/x", content)
+    with uri.open_read(f"{bucket}/x") as file:
+        assert file.read(5) == content[:5]
+        assert file.read() == content[5:]
+    with pytest.raises(FileNotFoundError, match="absent"):
+        uri.open_read(f"{bucket}/absent")
 
 
 def test_a_uri_without_a_bucket():
@@ -24,6 +41,7 @@ def test_a_uri_without_a_bucket():
     ("error", "message"),
     [
         (ClientError({"Error": {"Code": "AccessDenied"}}, "PutObject"), "access denied"),
+        (ClientError({"Error": {"Code": "NoSuchBucket"}}, "PutObject"), "no such bucket"),
         (ClientError({"Error": {"Code": "SignatureDoesNotMatch"}}, "PutObject"), "AWS_SECRET_ACCESS_KEY"),
         (NoCredentialsError(), "no credentials"),
         (EndpointConnectionError(endpoint_url="http://localhost:1"), "AWS_ENDPOINT_URL"),
@@ -55,7 +73,7 @@ def test_large_files_go_in_parts(bucket, tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "large").write_bytes(bytes(9 << 20))
     s3.upload_tree(tmp_path / "tree", f"{bucket}/x", last="_SUCCESS")
-    head = boto3.client("s3").head_object(Bucket="results", Key="x/large")
+    head = s3.client().head_object(Bucket=bucket.removeprefix("s3://"), Key="x/large")
     assert head["ContentLength"] == 9 << 20
     assert head["ETag"].strip('"').endswith("-2")
 
@@ -82,3 +100,24 @@ def test_the_client_has_deadlines_and_follows_the_endpoint(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:8333")
     s3.client.cache_clear()
     assert s3.client().meta.endpoint_url == "http://localhost:8333"
+
+
+FAULTS = {"errors": {"errors": 0.3}, "resets": {"resets": 0.3}, "slow": {"slow": 1.0}}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_faults_on_the_way_cost_time_and_no_bytes(bucket, s3_endpoint, monkeypatch, tmp_path, kind):
+    faults = Faults(seed=1, **FAULTS[kind])
+    content = {f"{number}.bin": bytes([number]) * 50_000 for number in range(6)}
+    with faulty_proxy(s3_endpoint, faults) as endpoint:
+        use_endpoint(monkeypatch, endpoint)
+        for name, data in content.items():
+            uri.write_bytes(f"{bucket}/in/{name}", data)
+        assert uri.list_names(f"{bucket}/in") == sorted(content)
+        assert {name: uri.read_bytes(f"{bucket}/in/{name}") for name in content} == content
+        s3.download_tree(f"{bucket}/in", tmp_path / "in")
+        s3.upload_tree(tmp_path / "in", f"{bucket}/out", last="0.bin")
+        use_endpoint(monkeypatch, s3_endpoint)
+    assert {name: (tmp_path / "in" / name).read_bytes() for name in content} == content
+    assert {name: uri.read_bytes(f"{bucket}/out/{name}") for name in content} == content
+    assert sum(faults.counts.values()) >= 6, faults.counts
