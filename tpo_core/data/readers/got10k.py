@@ -8,16 +8,17 @@ they become samples with a prompt and no track, flagged "unlabelled".
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 
-from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns
+from tpo_core.data.readers._tracks import followed, guarded, names_in, read_boxes
+from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, at
 from tpo_core.data.readers.files import below, fill, read_lines, require
-from tpo_core.data.sample import UNLABELLED, Box, Media, Provenance, Sample, Target, TrackEntry
-from tpo_core.storage.uri import exists, join, list_names
+from tpo_core.data.sample import Media, Sample, TrackEntry
+from tpo_core.storage.uri import exists, join
 
 NAME = "got10k"
+ORIGIN = 1
 COVER_LEVELS = 8
 
 
@@ -25,7 +26,7 @@ def _sequences(root: str, folder: str) -> list[str]:
     if exists(join(root, folder, "list.txt")):
         return [line.strip() for line in read_lines(root, below(folder, "list.txt"), NAME) if line.strip()]
     require(root, folder, NAME)
-    return [name for name in list_names(join(root, folder)) if exists(join(root, folder, name, "groundtruth.txt"))]
+    return [name for name in names_in(root, folder) if exists(join(root, folder, name, "groundtruth.txt"))]
 
 
 def _numbers(root: str, path: str) -> list[int] | None:
@@ -34,16 +35,8 @@ def _numbers(root: str, path: str) -> list[int] | None:
     return [int(line) for line in read_lines(root, path, NAME) if line.strip()]
 
 
-def _box(line: str) -> Box | None:
-    """The box of a line, 0-based xyxy; None where its size says absent. ValueError when it is no box."""
-    left, top, width, height = (float(value) for value in line.split(","))
-    if not all(map(math.isfinite, (left, top, width, height))):
-        raise ValueError(f"box {line!r} is not finite")
-    return (left - 1, top - 1, left - 1 + width, top - 1 + height) if width > 0 and height > 0 else None
-
-
 def _entries(root: str, folder: str) -> tuple[TrackEntry, ...]:
-    boxes = [_box(line) for line in read_lines(root, below(folder, "groundtruth.txt"), NAME) if line.strip()]
+    boxes = read_boxes(root, below(folder, "groundtruth.txt"), NAME, ORIGIN)
     absent, cover = (_numbers(root, below(folder, f"{label}.label")) for label in ("absence", "cover"))
     for label, values in (("absence", absent), ("cover", cover)):
         if values is not None and len(values) != len(boxes) and len(boxes) > 1:
@@ -77,46 +70,28 @@ def _media(
     path = fill(options["frames"], name=sequence, split=split)
     names = tuple(f"{k:08d}.jpg" for k in range(1, n_boxes + 1))
     if n_frames is None:  # a test sequence: only listing the folder tells how many frames there are
-        names = tuple(name for name in list_names(join(root, path)) if name.endswith(".jpg"))
+        names = tuple(name for name in names_in(root, path) if name.endswith(".jpg"))
     return Media(path, "frames", width=width, height=height, fps=fps, n_frames=len(names), frame_names=names)
 
 
-def _sample(root: str, source: str, sequence: str, row: int, split: str, options: Mapping[str, str]) -> Sample | Reject:
-    folder = source.rpartition("/")[0]
+def _samples(root: str, labels: LabelFile, sequence: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
+    folder = labels.source.rpartition("/")[0]
+    if not exists(join(root, labels.source)):
+        yield Reject(at(labels.source, 0), "no_labels", f"sequence {sequence} is listed but has no groundtruth.txt")
+        return
     entries = _entries(root, folder)
-    first = next((entry for entry in entries if entry.visible), None)
-    if first is None:
-        return Reject(
-            at(source, 0), "track_never_visible", f"{sequence}: the object is absent in all {len(entries)} frames"
-        )
     meta = _meta(root, below(folder, "meta_info.ini"))
-    media = _media(root, sequence, split, len(entries), meta, options)
-    label, sample_id = meta.get("object_class"), f"{NAME}/{split}/{sequence}"
-    tracks = (Target("track", label=label, object_id="0", track=entries),) if len(entries) > 1 else ()
-    flags = (() if tracks else (UNLABELLED,)) + (() if first.frame == 0 else ("late_first_box",))
-    return Sample(
-        sample_id=sample_id,
-        dataset=NAME,
-        split=split,
-        task="track",
-        media=(media,),
-        turns=grounded_turns("track", "", sample_id, answers=len(tracks), prompts=1),
-        targets=(*tracks, Target("box", label=label, object_id="0", box=first.box, frame=first.frame)),
-        provenance=Provenance(source_file=source, row=row, native_id=sequence, reader=NAME, origin=1, flags=flags),
+    media = _media(root, sequence, labels.split, len(entries), meta, options)
+    yield followed(
+        labels, sequence, 0, media, entries, label=meta.get("object_class"), withheld=len(entries) == 1, origin=ORIGIN
     )
 
 
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     folder = below(options["labels"], split)
-    for row, sequence in enumerate(_sequences(root, folder)):
-        source = below(folder, sequence, "groundtruth.txt")
-        if not exists(join(root, source)):
-            yield Reject(at(source, 0), "no_labels", f"sequence {sequence} is listed but has no groundtruth.txt")
-            continue
-        try:
-            yield _sample(root, source, sequence, row, split, options)
-        except (ValueError, IndexError) as error:
-            yield Reject(at(source, 0), "bad_record", f"{sequence}: {error}")
+    for sequence in _sequences(root, folder):
+        labels = LabelFile(NAME, split, below(folder, sequence, "groundtruth.txt"), NAME)
+        yield from guarded(_samples(root, labels, sequence, options), labels.source, 0, sequence)
 
 
 READER = Reader(

@@ -4,24 +4,29 @@ Format: https://github.com/henghuiding/MeViS. The target of an expression is the
 indexed by the POSITION of a frame in `frames`; null, and a mask without pixels, mean absent. Frames lie in a folder of
 JPEG files or, by option, in one video per clip, whose k-th frame is the k-th of the list.
 The official `valid` split has no masks: it gives samples without targets, flagged "unlabelled".
-`mask_dict.json` is one JSON object and is held in memory whole (train: some GB).
+
+`mask_dict.json` (train: some GB) is read once, mask list by mask list. A video's samples come as soon as its last list
+is read, and its lists are dropped then; lists that no expression names are dropped at once. So the lists of the videos
+that are begun and not complete are held: of one video where the lists of a video follow one another, in any order.
+Samples come in that order, videos without masks first, videos that lack a list last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from tpo_core.data import rle
-from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns, raw_json
-from tpo_core.data.readers.files import below, fill, read_json_file
-from tpo_core.data.sample import UNLABELLED, Media, Provenance, Rle, Sample, Target, TrackEntry
+from tpo_core.data.readers._masks import Expression, expressions_of
+from tpo_core.data.readers._tracks import guarded
+from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject
+from tpo_core.data.readers.files import below, fill, read_json_file, stream_pairs
+from tpo_core.data.sample import UNLABELLED, Media, Rle, Sample, Target, TrackEntry
 from tpo_core.errors import TpoError
-from tpo_core.storage.uri import exists, join
 
 NAME = "mevis"
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)  # what a record of another shape raises
 
 
 def _parts(anno_ids: list[int], masks: Mapping[str, Any], n_frames: int) -> Iterator[list[Rle]]:
@@ -56,80 +61,68 @@ def _media(video: str, frames: list[str], split: str, options: Mapping[str, str]
     return Media(path, "frames", n_frames=len(frames), frame_names=tuple(f"{frame}.jpg" for frame in frames))
 
 
-def _sample(
-    native_id: str, expression: dict[str, Any], track: tuple[TrackEntry, ...] | None, media: Media, split: str
-) -> Sample:
-    text = expression["exp"].strip()
-    sample_id = f"{NAME}/{split}/{native_id}"
-    shown = next((entry.rle for entry in track or () if entry.rle is not None), None)
+def _anno_ids(expression: Expression) -> tuple[int, ...]:
+    return tuple(expression.content.get("anno_id") or ())
+
+
+def _samples(
+    labels: LabelFile, expression: Expression, masks: Mapping[str, Any], tracks: dict, options: Mapping[str, str]
+) -> Iterator[Sample]:
+    """`tracks` keeps those of the video, since expressions of one object share its masks."""
+    text, ids = expression.content["exp"].strip(), _anno_ids(expression)
+    if ids and ids not in tracks:
+        tracks[ids] = _track(list(ids), masks, len(expression.frames))
+    track: tuple[TrackEntry, ...] = tracks.get(ids, ())
+    media = _media(expression.video, expression.frames, labels.split, options)
+    shown = next((entry.rle for entry in track if entry.rle is not None), None)
     if shown is not None:
         media = replace(media, width=shown.w, height=shown.h)
-    objects = ",".join(map(str, expression.get("obj_id", [])))
-    targets = () if track is None else (Target("track", label=text, object_id=objects, set_rule="union", track=track),)
-    return Sample(
-        sample_id=sample_id,
-        dataset=NAME,
-        split=split,
-        task="mask",
-        media=(media,),
-        turns=grounded_turns("mask", text, sample_id, answers=len(targets)),
-        targets=targets,
-        provenance=Provenance(
-            source_file="",
-            row=0,
-            native_id=native_id,
-            reader=NAME,
-            raw=raw_json(anno_id=expression.get("anno_id"), obj_id=expression.get("obj_id")),
-            flags=() if targets else (UNLABELLED,),
-        ),
-    )
+    objects = expression.content.get("obj_id", [])
+    target = Target("track", label=text, object_id=",".join(map(str, objects)), set_rule="union", track=track)
+    raw = {"anno_id": expression.content.get("anno_id"), "obj_id": expression.content.get("obj_id")}
+    targets, flags = ((target,), ()) if track else ((), (UNLABELLED,))
+    yield labels.grounded("mask", text, expression.name, expression.row, media, targets, raw=raw, flags=flags)
 
 
-def _video_samples(
-    video: str, entry: dict[str, Any], masks: Mapping[str, Any], split: str, options: Mapping[str, str]
-) -> Iterator[Sample | tuple[str, Exception]]:
-    tracks: dict[tuple[int, ...], tuple[TrackEntry, ...]] = {}  # expressions of one object share its masks
-    try:
-        media, expressions = _media(video, entry["frames"], split, options), entry["expressions"].items()
-    except MALFORMED as error:
-        yield video, error
-        return
-    for number, expression in expressions:
-        native_id = f"{video}-{number}"
-        try:
-            ids = tuple(expression.get("anno_id") or ())
-            if ids and ids not in tracks:
-                tracks[ids] = _track(list(ids), masks, len(entry["frames"]))
-            yield _sample(native_id, expression, tracks.get(ids), media, split)
-        except MALFORMED as error:
-            yield native_id, error
+def _complete(wanted: dict[str, set[str]], lists: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each video with the mask lists that it wants, as soon as they are read; with fewer where the file lacks some."""
+    users: dict[str, list[str]] = {}
+    for video, ids in wanted.items():
+        for anno_id in ids:
+            users.setdefault(anno_id, []).append(video)
+    held: dict[str, dict[str, Any]] = {video: {} for video in wanted}
+    for anno_id, per_frame in lists:
+        for video in [video for video in users.get(anno_id, ()) if video in held]:
+            held[video][anno_id] = per_frame
+            if len(held[video]) == len(wanted[video]):
+                yield video, held.pop(video)
+    yield from held.items()
 
 
-def _names_masks(entry: Any) -> bool:
-    """Whether an expression of a video has masks; a video of another shape has none, and is rejected when read."""
-    expressions = entry.get("expressions") if isinstance(entry, dict) else None
-    each = expressions.values() if isinstance(expressions, dict) else ()
-    return any(isinstance(expression, dict) and expression.get("anno_id") for expression in each)
+def _wanted(expressions: list[Expression]) -> set[str]:
+    """The mask lists of a video, as the keys of mask_dict.json; of expressions of another shape none."""
+    lists = [each.content.get("anno_id") for each in expressions if isinstance(each.content, dict)]
+    return {str(anno_id) for ids in lists if isinstance(ids, list) for anno_id in ids}
 
 
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     folder = below(options["labels"], split)
-    source = below(folder, "meta_expressions.json")
-    content = read_json_file(root, source, NAME)
+    labels = LabelFile(NAME, split, below(folder, "meta_expressions.json"), NAME)
+    content = read_json_file(root, labels.source, NAME)
     videos = content.get("videos") if isinstance(content, dict) else None
     if not isinstance(videos, dict):
-        raise TpoError(f"{NAME}: {source} has no `videos`; is it the meta_expressions.json of MeViS?")
-    mask_file = below(folder, "mask_dict.json")
-    labelled = any(map(_names_masks, videos.values()))
-    masks = read_json_file(root, mask_file, NAME) if labelled or exists(join(root, mask_file)) else {}
-    row = 0
-    for video, entry in videos.items():
-        for item in _video_samples(video, entry, masks, split, options):
-            if isinstance(item, Sample):
-                yield replace(item, provenance=replace(item.provenance, source_file=source, row=row))
-            else:
-                yield Reject(at(source, row), "bad_record", f"{item[0]}: {type(item[1]).__name__}: {item[1]}")
-            row += 1
+        raise TpoError(f"{NAME}: {labels.source} has no `videos`; is it the meta_expressions.json of MeViS?")
+    by_video: dict[str, list[Expression]] = {}
+    for expression in expressions_of(videos.items()):
+        by_video.setdefault(expression.video, []).append(expression)
+    needs = {video: _wanted(each) for video, each in by_video.items()}
+    plain: list[tuple[str, dict[str, Any]]] = [(video, {}) for video, ids in needs.items() if not ids]
+    wanted = {video: ids for video, ids in needs.items() if ids}
+    lists = stream_pairs(root, below(folder, "mask_dict.json"), NAME) if wanted else iter(())
+    for video, masks in chain(plain, _complete(wanted, lists)):
+        tracks: dict[tuple[int, ...], tuple[TrackEntry, ...]] = {}
+        for each in by_video.pop(video):
+            yield from guarded(_samples(labels, each, masks, tracks, options), labels.source, each.row, each.name)
 
 
 READER = Reader(
