@@ -2,7 +2,17 @@
 
 from tpo_core.config.names import nearest
 from tpo_core.config.schema import SourceConfig
-from tpo_core.data.readers import charades_sta, got10k, jsonl, mevis, mot15, qvhighlights, refcoco, videochat2_it
+from tpo_core.data.readers import (
+    charades_sta,
+    got10k,
+    jsonl,
+    mevis,
+    mot15,
+    qvhighlights,
+    refcoco,
+    refcoco_mdetr,
+    videochat2_it,
+)
 from tpo_core.data.readers.base import Reader, Reject
 from tpo_core.errors import TpoError
 
@@ -16,6 +26,7 @@ READERS: dict[str, Reader] = {
         got10k,
         videochat2_it,
         mot15,
+        refcoco_mdetr,
         jsonl,
     )
 }

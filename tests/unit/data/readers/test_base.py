@@ -32,6 +32,7 @@ def test_a_missing_root_is_one_line_that_names_it(name, tmp_path):
         ("mevis", "dev/meta_expressions.json"),
         ("got10k", "dev"),
         ("videochat2_it", "dev.json"),
+        ("refcoco_mdetr", "finetune_refcoco_dev.json"),
         ("jsonl", "dev.jsonl"),
     ],
 )
@@ -67,6 +68,7 @@ def test_a_bad_option_value_names_the_good_ones(tmp_path):
         ("got10k", {"train/list.txt": ""}),
         ("videochat2_it", {"train.json": "[]"}),
         ("mot15", {"readme.txt": ""}),
+        ("refcoco_mdetr", {"finetune_refcoco_train.json": '{"images": [], "annotations": []}'}),
         ("jsonl", {"train.jsonl": ""}),
     ],
 )

@@ -132,3 +132,28 @@ def test_the_golden_layout():
         assert sample.media[0].uri.endswith("/" + record["image"])
         assert sample.targets[0].box == pytest.approx(record["box_xyxy"], abs=1e-9)
         assert json.loads(sample.provenance.raw)["ref_id"] == record["ref_id"]
+
+
+def test_images_of_a_list_are_not_read(tmp_path):
+    write(tmp_path / "refcoco", [ref(1, "train", ["a"])], [annotation(1, [1, 1, 5, 5])])
+    (tmp_path / "held_out.txt").write_text("7\n5\n\n")
+    assert read(tmp_path, exclude="held_out.txt") == []
+    (tmp_path / "held_out.txt").write_text("7\n")
+    assert len(read(tmp_path, exclude="held_out.txt")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("5\ncat.jpg\n", "line 2 of held_out.txt is no COCO"), (None, "label file")]
+)
+def test_a_list_of_images_that_is_none_is_a_user_error(tmp_path, text, message):
+    write(tmp_path / "refcoco", [ref(1, "train", ["a"])], [annotation(1, [1, 1, 5, 5])])
+    if text is not None:
+        (tmp_path / "held_out.txt").write_text(text)
+    with pytest.raises(TpoError, match=message):
+        read(tmp_path, exclude="held_out.txt")
+
+
+def test_an_empty_expression_is_rejected(tmp_path):
+    write(tmp_path / "refcoco", [ref(1, "train", [" "]), ref(2, "train", ["a"])], [annotation(1, [1, 1, 5, 5])])
+    reject, kept = read(tmp_path)
+    assert (reject.reason, kept.targets[0].label) == ("bad_record", "a")
