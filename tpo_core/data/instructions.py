@@ -19,6 +19,8 @@ _FORM_OF_TASK = {
     "track": "track",
     "caption_image": "caption_image",
     "caption_video": "caption_video",
+    "dense_caption": "dense_caption",
+    "timeline": "timeline",
 }
 
 
@@ -33,7 +35,7 @@ def render(task: str, expression: str, sample_id: str) -> tuple[str, str]:
 
     Args:
         task: a grounding task of the record (box, phrase_box, span, highlight, mask, track), or caption_image,
-            caption_video. Raises KeyError on another one.
+            caption_video, dense_caption (events with both ends), timeline (starts only). KeyError on another one.
         expression: the phrase, query or caption; a final full stop is dropped where it goes into a question.
         sample_id: picks the question, evenly over ids.
     """

@@ -87,6 +87,7 @@ class TrackEntry:
 @dataclass(frozen=True)
 class Target:
     """One label. `kind`: span, point, saliency, box, mask or track. `frame`: the frame that `box` or `rle` is on.
+    A point is an instant: both ends of its `span_s` are that second.
 
     `set_rule` says how targets of the same `group` combine: single, any_of, union, all_of.
     """

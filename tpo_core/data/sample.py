@@ -67,6 +67,7 @@ __all__ = [
     "kind_of",
     "prompt_boxes",
     "settle",
+    "span_reasons",
     "to_row",
     "to_table",
     "validate",
@@ -260,8 +261,8 @@ def _turn_reasons(sample: Sample) -> Iterator[str]:
 def _target_reasons(target: Target, media: Media | None) -> Iterator[str]:
     duration = media.sample_duration_s() if media else None
     if target.span_s is not None:
-        yield from _span_reasons(target.span_s, duration)
-    elif target.kind == "span":
+        yield from span_reasons(target.span_s, duration, point=target.kind == "point")
+    elif target.kind in ("span", "point"):
         yield "no_target"
     if target.box is not None:
         yield from _box_reasons(target.box, media)
@@ -283,13 +284,14 @@ def _target_reasons(target: Target, media: Media | None) -> Iterator[str]:
             yield from _mask_reasons(entry.rle, media)
 
 
-def _span_reasons(span: Span, duration_s: float | None) -> Iterator[str]:
+def span_reasons(span: Span, duration_s: float | None, *, point: bool = False) -> Iterator[str]:
+    """What `validate` says of one moment; a point is a moment whose end is its start."""
     start, end = span
     if not (math.isfinite(start) and math.isfinite(end)):
         yield "nan"
     elif end < start:
         yield "moment_reversed"
-    elif end == start:
+    elif end == start and not point:
         yield "moment_empty"
     elif start < 0:
         yield "moment_before_start"

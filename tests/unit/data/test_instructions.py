@@ -35,6 +35,14 @@ def test_the_answers_of_the_paper():
     assert render("caption_video", " A dog runs. ", "1")[1] == "A dog runs."
 
 
+@pytest.mark.parametrize("form", ["dense_caption", "timeline"])
+def test_dense_captions_are_asked_for_in_five_ways_and_given_as_they_are(form):
+    rendered = [render(form, "0.0 - 2.0 seconds, a dog runs.", f"d/train/{i}") for i in range(100)]
+    assert {question for question, _ in rendered} == set(templates()[form]["questions"])
+    assert len(templates()[form]["questions"]) == 5
+    assert {answer for _, answer in rendered} == {"0.0 - 2.0 seconds, a dog runs."}
+
+
 def test_the_choice_is_the_same_in_another_process():
     code = "from tpo_core.data.instructions import render; print([render('box', 'a', f'd/{i}')[0] for i in range(20)])"
     root = Path(__file__).resolve().parents[3]

@@ -44,6 +44,11 @@ def span_sample(span_s, duration_s=10.0):
     )
 
 
+def dense_sample(*targets):
+    turns = (Turn("user", "What happens?", (0,)), Turn("assistant", "3.0 seconds, a.", (), tuple(range(len(targets)))))
+    return dataclasses.replace(span_sample((0.0, 1.0)), task="dense_caption", turns=turns, targets=targets)
+
+
 def box_sample(box, width=100, height=50):
     return dataclasses.replace(
         span_sample((0.0, 1.0)),
@@ -149,6 +154,10 @@ def test_kinds_and_references():
         (span_sample((10.0, 12.0), duration_s=None), []),
         (span_sample((3.0, 3.0)), ["moment_empty"]),
         (span_sample((4.0, 3.0)), ["moment_reversed"]),
+        (dense_sample(Target("point", span_s=(3.0, 3.0)), Target("span", span_s=(3.0, 4.0))), []),
+        (dense_sample(Target("point", span_s=(10.0, 10.0))), ["moment_past_end"]),
+        (dense_sample(Target("point", span_s=(-1.0, -1.0))), ["moment_before_start"]),
+        (dense_sample(Target("point")), ["no_target"]),
         (span_sample((-1.0, 3.0)), ["moment_before_start"]),
         (span_sample((float("nan"), 3.0)), ["nan"]),
         (box_sample((-5.0, -5.0, 10.0, 10.0)), []),
