@@ -229,7 +229,7 @@ def _filled(media: Media, facts: dict[str, Any]) -> Media:
 
 
 def _invalid(sample: Sample) -> tuple[str, str]:
-    allowed = {"no_target"} if UNLABELLED in sample.provenance.flags else set()
+    allowed = {"no_target", "no_answer"} if UNLABELLED in sample.provenance.flags else set()
     reasons = [reason for reason in validate(sample) if reason not in allowed]
     if not reasons:
         return "", ""

@@ -7,10 +7,15 @@ from tpo_core.data.readers import (
     got10k,
     jsonl,
     mevis,
+    mlvu,
     mot15,
+    mvbench,
+    next_gqa,
     qvhighlights,
     refcoco,
     refcoco_mdetr,
+    seed_bench,
+    video_mme,
     videochat2_it,
 )
 from tpo_core.data.readers.base import Reader, Reject
@@ -27,6 +32,11 @@ READERS: dict[str, Reader] = {
         videochat2_it,
         mot15,
         refcoco_mdetr,
+        mvbench,
+        video_mme,
+        mlvu,
+        seed_bench,
+        next_gqa,
         jsonl,
     )
 }

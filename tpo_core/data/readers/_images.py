@@ -24,6 +24,12 @@ def excluded_ids(root: str, path: str, reader: str) -> frozenset[int]:
     return frozenset(ids)
 
 
+def only_split(reader: str, split: str, known: str) -> None:
+    """TpoError for a split that a dataset of one file does not have: it would give the same samples again."""
+    if split != known:
+        raise TpoError(f"{reader}: there is no split {split!r}; the dataset has one, {known!r}")
+
+
 def expression_of(text: str) -> str:
     """The text without white space around it. ValueError when nothing is left, since nothing could be asked for."""
     if not text.strip():

@@ -91,7 +91,7 @@ def _settled(sample: Sample) -> Sample | Reject:
     if not _is_text(sample):
         return _refused(sample, "text_not_utf8", "holds bytes that are not UTF-8")
     sample = settle(sample)
-    allowed = {"no_target"} if UNLABELLED in sample.provenance.flags else set()
+    allowed = {"no_target", "no_answer"} if UNLABELLED in sample.provenance.flags else set()
     reasons = [reason for reason in validate(sample) if reason not in allowed]
     if not reasons:
         return sample

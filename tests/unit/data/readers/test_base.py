@@ -33,6 +33,9 @@ def test_a_missing_root_is_one_line_that_names_it(name, tmp_path):
         ("got10k", "dev"),
         ("videochat2_it", "dev.json"),
         ("refcoco_mdetr", "finetune_refcoco_dev.json"),
+        ("mvbench", "json/dev.json"),
+        ("video_mme", "videomme/dev-00000-of-00001.parquet"),
+        ("next_gqa", "dev.csv"),
         ("jsonl", "dev.jsonl"),
     ],
 )
@@ -69,6 +72,10 @@ def test_a_bad_option_value_names_the_good_ones(tmp_path):
         ("videochat2_it", {"train.json": "[]"}),
         ("mot15", {"readme.txt": ""}),
         ("refcoco_mdetr", {"finetune_refcoco_train.json": '{"images": [], "annotations": []}'}),
+        ("mvbench", {"json/state_change.json": "[]"}),
+        ("mlvu", {"json/4_count.json": "[]"}),
+        ("seed_bench", {"SEED-Bench.json": '{"questions": []}'}),
+        ("next_gqa", {"test.csv": "video_id\n", "gsub_test.json": "{}", "map_vid_vidorID.json": "{}"}),
         ("jsonl", {"train.jsonl": ""}),
     ],
 )
