@@ -6,11 +6,22 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
 from tpo_core.errors import TpoError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as a listing tells it: its size, and a tag that changes with the content (ETag on S3, else the time of the
+    last change, ns)."""
+
+    size_bytes: int
+    tag: str
+
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -66,6 +77,21 @@ def write_bytes(uri: str, data: bytes) -> None:
         _replace(path, data)
 
 
+def put_file(path: Path, uri: str) -> None:
+    target = to_path(uri)
+    with disk_full_told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.aside")
+        try:
+            shutil.move(path, aside)
+            sync(aside)
+            os.replace(aside, target)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+        sync(target.parent)
+
+
 def write_new(uri: str, data: bytes) -> bool:
     """Write a file that must not be there yet; False, and nothing changed, if it is."""
     path = to_path(uri)
@@ -83,6 +109,25 @@ def write_new(uri: str, data: bytes) -> bool:
 def list_names(uri: str) -> list[str]:
     path = to_path(uri)
     return sorted(os.listdir(path)) if path.is_dir() else []
+
+
+def entries(uri: str) -> dict[str, Entry]:
+    path = to_path(uri)
+    if not path.is_dir():
+        return {}
+    with os.scandir(path) as found:
+        return {each.name: _entry(each.stat()) for each in found if each.is_file()}
+
+
+def entry(uri: str) -> Entry | None:
+    try:
+        return _entry(to_path(uri).stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _entry(stat: os.stat_result) -> Entry:
+    return Entry(stat.st_size, f"{stat.st_mtime_ns}")
 
 
 def size_bytes(uri: str) -> int:

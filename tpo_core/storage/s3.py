@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from tpo_core.errors import TpoError
+from tpo_core.storage.local import Entry
 
 REFUSALS = {
     "NoSuchBucket": "there is no such bucket",
@@ -113,6 +114,33 @@ def list_names(uri: str) -> list[str]:
             names |= {each["Prefix"].removeprefix(prefix).rstrip("/") for each in page.get("CommonPrefixes", [])}
             names |= {each["Key"].removeprefix(prefix) for each in page.get("Contents", [])}
     return sorted(names - {""})
+
+
+def entries(uri: str) -> dict[str, Entry]:
+    bucket, key = split(uri)
+    prefix, found = f"{key}/" if key else "", {}
+    with _told(uri):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
+            for each in page.get("Contents", []):
+                found[each["Key"].removeprefix(prefix)] = Entry(each["Size"], each["ETag"].strip('"'))
+    return found
+
+
+def entry(uri: str) -> Entry | None:
+    bucket, key = split(uri)
+    try:
+        with _told(uri):
+            head = client().head_object(Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return None
+    return Entry(head["ContentLength"], head["ETag"].strip('"'))
+
+
+def put_file(path: Path, uri: str) -> None:
+    bucket, key = split(uri)
+    with _told(uri):
+        client().upload_file(str(path), bucket, key)
+    path.unlink()
 
 
 def size_bytes(uri: str) -> int:

@@ -6,11 +6,15 @@ Every write is atomic: a reader sees the old content or the new, never a part. N
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from tpo_core.errors import TpoError
 from tpo_core.storage import local
+from tpo_core.storage.local import Entry
+
+COPY_BYTES = 8 << 20
 
 
 class Store(Protocol):
@@ -22,6 +26,9 @@ class Store(Protocol):
     def write_bytes(self, uri: str, data: bytes) -> None: ...
     def write_new(self, uri: str, data: bytes) -> bool: ...
     def list_names(self, uri: str) -> list[str]: ...
+    def entries(self, uri: str) -> dict[str, Entry]: ...
+    def entry(self, uri: str) -> Entry | None: ...
+    def put_file(self, path: Path, uri: str) -> None: ...
     def size_bytes(self, uri: str) -> int: ...
     def delete(self, uri: str) -> None: ...
 
@@ -91,6 +98,27 @@ def write_json(uri: str | Path, value: Any) -> None:
 def list_names(uri: str | Path) -> list[str]:
     """Sorted names directly below a folder; empty if it is not there."""
     return _store(uri).list_names(str(uri))
+
+
+def entries(uri: str | Path) -> dict[str, Entry]:
+    """The files directly below a folder, by name, from one listing; empty if it is not there."""
+    return _store(uri).entries(str(uri))
+
+
+def entry(uri: str | Path) -> Entry | None:
+    """Size and tag of one file; None if it is not there."""
+    return _store(uri).entry(str(uri))
+
+
+def put_file(path: Path, uri: str | Path) -> None:
+    """Move a local file to a URI, atomically: renamed on a disk, in parts on S3. `path` is gone afterwards."""
+    _store(uri).put_file(path, str(uri))
+
+
+def copy_here(uri: str | Path, path: Path) -> None:
+    """Copy what a URI names to a local file, in blocks. FileNotFoundError if there is nothing."""
+    with open_read(uri) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, COPY_BYTES)
 
 
 def size_bytes(uri: str | Path) -> int:

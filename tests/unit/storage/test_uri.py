@@ -157,3 +157,29 @@ def test_scratch_is_where_the_user_says(monkeypatch, tmp_path):
     assert uri.scratch_dir() == tmp_path
     monkeypatch.delenv("TPO_SCRATCH")
     assert uri.scratch_dir().name == "tpo"
+
+
+def test_a_listing_tells_sizes_and_a_tag_that_changes_with_the_content(root):
+    uri.write_bytes(f"{root}/a.bin", b"12345")
+    uri.write_bytes(f"{root}/folder/b.bin", b"1")
+    before = uri.entries(root)
+    assert {name: each.size_bytes for name, each in before.items()} == {"a.bin": 5}
+    assert uri.entry(f"{root}/a.bin") == before["a.bin"]
+    uri.write_bytes(f"{root}/a.bin", b"54321")
+    assert uri.entries(root)["a.bin"].size_bytes == 5
+    assert uri.entries(root)["a.bin"].tag != before["a.bin"].tag
+    assert uri.entry(f"{root}/c.bin") is None
+    assert uri.entry(f"{root}/a.bin/c.bin") is None
+    assert uri.entries(f"{root}/nothing") == {}
+
+
+def test_a_file_moves_to_its_place_and_is_copied_back(root, tmp_path):
+    content = bytes(range(256)) * 1000
+    (tmp_path / "made").write_bytes(content)
+    uri.put_file(tmp_path / "made", f"{root}/folder/x.bin")
+    assert not (tmp_path / "made").exists()
+    assert uri.list_names(f"{root}/folder") == ["x.bin"]
+    uri.copy_here(f"{root}/folder/x.bin", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == content
+    with pytest.raises(FileNotFoundError):
+        uri.copy_here(f"{root}/none", tmp_path / "none")
