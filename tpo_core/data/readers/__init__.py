@@ -3,8 +3,11 @@
 from tpo_core.config.names import nearest
 from tpo_core.config.schema import SourceConfig
 from tpo_core.data.readers import (
+    activitynet_captions,
     charades_sta,
+    didemo,
     got10k,
+    hirest,
     jsonl,
     mevis,
     mlvu,
@@ -15,6 +18,7 @@ from tpo_core.data.readers import (
     refcoco,
     refcoco_mdetr,
     seed_bench,
+    tacos,
     video_mme,
     videochat2_it,
 )
@@ -37,6 +41,10 @@ READERS: dict[str, Reader] = {
         mlvu,
         seed_bench,
         next_gqa,
+        didemo,
+        activitynet_captions,
+        tacos,
+        hirest,
         jsonl,
     )
 }

@@ -36,6 +36,10 @@ def test_a_missing_root_is_one_line_that_names_it(name, tmp_path):
         ("mvbench", "json/dev.json"),
         ("video_mme", "videomme/dev-00000-of-00001.parquet"),
         ("next_gqa", "dev.csv"),
+        ("didemo", "dev_data.json"),
+        ("activitynet_captions", "dev.json"),
+        ("tacos", "dev.json"),
+        ("hirest", "all_data_dev.json"),
         ("jsonl", "dev.jsonl"),
     ],
 )
@@ -76,6 +80,10 @@ def test_a_bad_option_value_names_the_good_ones(tmp_path):
         ("mlvu", {"json/4_count.json": "[]"}),
         ("seed_bench", {"SEED-Bench.json": '{"questions": []}'}),
         ("next_gqa", {"test.csv": "video_id\n", "gsub_test.json": "{}", "map_vid_vidorID.json": "{}"}),
+        ("didemo", {"train_data.json": "[]"}),
+        ("activitynet_captions", {"train.json": "{}"}),
+        ("tacos", {"train.json": "{}"}),
+        ("hirest", {"all_data_train.json": "{}"}),
         ("jsonl", {"train.jsonl": ""}),
     ],
 )
