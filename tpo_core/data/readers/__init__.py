@@ -5,6 +5,7 @@ from tpo_core.config.schema import SourceConfig
 from tpo_core.data.readers import (
     activitynet_captions,
     charades_sta,
+    coin,
     didemo,
     got10k,
     hirest,
@@ -14,13 +15,18 @@ from tpo_core.data.readers import (
     mot15,
     mvbench,
     next_gqa,
+    nlq,
+    queryd,
     qvhighlights,
     refcoco,
     refcoco_mdetr,
     seed_bench,
     tacos,
+    timeit,
     video_mme,
     videochat2_it,
+    vitt,
+    youcook2,
 )
 from tpo_core.data.readers.base import Reader, Reject
 from tpo_core.errors import TpoError
@@ -45,6 +51,12 @@ READERS: dict[str, Reader] = {
         activitynet_captions,
         tacos,
         hirest,
+        coin,
+        youcook2,
+        vitt,
+        nlq,
+        timeit,
+        queryd,
         jsonl,
     )
 }
