@@ -45,6 +45,9 @@ def test_a_missing_root_is_one_line_that_names_it(name, tmp_path):
         ("vitt", "dev_id.txt"),
         ("nlq", "nlq_dev.json"),
         ("timeit", "dev.json"),
+        ("flickr30k_entities", "dev.txt"),
+        ("llava", "dev.json"),
+        ("as_v2", "dev.json"),
         ("jsonl", "dev.jsonl"),
     ],
 )
@@ -95,6 +98,10 @@ def test_a_bad_option_value_names_the_good_ones(tmp_path):
         ("nlq", {"nlq_train.json": '{"videos": []}'}),
         ("timeit", {"train.json": "[]"}),
         ("queryd", {"instruct_tvg_14.6k_queryd.json": "[]"}),
+        ("flickr30k_entities", {"train.txt": ""}),
+        ("visual_genome", {"region_descriptions.json": "[]", "image_data.json": "[]"}),
+        ("llava", {"train.json": "[]"}),
+        ("as_v2", {"train.json": "[]"}),
         ("jsonl", {"train.jsonl": ""}),
     ],
 )
