@@ -18,7 +18,7 @@ from tpo_core.data.readers.base import LabelFile, Reject, at
 from tpo_core.data.readers.files import read_lines, require, stream_items
 from tpo_core.data.sample import UNLABELLED, Media, Sample, Target, Turn
 from tpo_core.errors import TpoError
-from tpo_core.storage.uri import open_read
+from tpo_core.storage.uri import read_bytes
 
 _LETTER = re.compile(r"\s*\(?([A-Z])[.):]\s*")
 _ROWS_AT_A_TIME = 256
@@ -45,10 +45,10 @@ def _parsed(line: str) -> Any:
 
 
 def _parquet_rows(uri: str, reader: str) -> Iterator[Any]:
+    # The index of a Parquet file is at its end, so the file is fetched as a whole; records are made when asked for.
     try:
-        with open_read(uri) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME):
-                yield from batch.to_pylist()
+        for batch in pq.ParquetFile(pa.BufferReader(read_bytes(uri))).iter_batches(_ROWS_AT_A_TIME):
+            yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
         text = " ".join(str(error).split())
         raise TpoError(f"{reader}: {uri} is not Parquet ({text}); is the download complete?") from error
