@@ -2,6 +2,9 @@
 
 Format: https://github.com/jiyanggao/TALL. A sentence may hold `#`, so a line is split at its first `##`. Many ends lie
 past the video: they are clipped to the duration and the native end is kept. Reversed and empty moments are rejected.
+The table is CSV with commas inside of quotes. By option the JSON lines of CG-DETR are read instead, which leave the
+reversed lines out, clip the ends and number the queries anew: scores against the two truths differ in the last digits,
+and `source_file` tells which one it was.
 """
 
 from __future__ import annotations
@@ -9,9 +12,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 
-from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns, raw_json
+from tpo_core.data.readers._moments import span_sample
+from tpo_core.data.readers._tvr import tvr_samples
+from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, at, mapped
 from tpo_core.data.readers.files import below, fill, read_lines
-from tpo_core.data.sample import Media, Provenance, Sample, Target
+from tpo_core.data.sample import Media, Sample, Span
 from tpo_core.errors import TpoError
 
 NAME = "charades_sta"
@@ -30,43 +35,43 @@ def _durations(root: str, path: str) -> dict[str, float]:
     return durations
 
 
-def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
-    source = below(options["labels"], f"charades_sta_{split}.txt")
-    lines = read_lines(root, source, NAME)
-    known = (
-        _durations(root, below(options["labels"], f"Charades_v1_{split}.csv")) if options["durations"] == "csv" else {}
-    )
-    for row, line in enumerate(lines):
+def _fields(line: str) -> tuple[str, Span, str] | None:
+    """Video, moment and sentence of a line; None when it is no such line."""
+    fields, _, sentence = line.partition("##")
+    try:
+        video, start, end = fields.split()
+        return (video, (float(start), float(end)), sentence.strip()) if sentence.strip() else None
+    except ValueError:
+        return None
+
+
+def _lines(root: str, labels: LabelFile, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
+    split, lines = labels.split, read_lines(root, labels.source, NAME)
+    table = below(options["labels"], f"Charades_v1_{split}.csv")
+    known = _durations(root, table) if options["durations"] == "csv" else {}
+
+    def build(line: str, row: int) -> Iterator[Sample | Reject]:
         if not line.strip():
-            continue
-        fields, mark, sentence = line.partition("##")
-        try:
-            video, start, end = fields.split()
-            span = (float(start), float(end))
-        except ValueError:
-            mark = ""
-        if not mark or not sentence.strip():
-            yield Reject(at(source, row), "bad_line", f"expected `<video> <start> <end>##<sentence>`: {line[:120]!r}")
-            continue
-        query = sentence.strip()
-        sample_id = f"{NAME}/{split}/{video}-{row}"
-        yield Sample(
-            sample_id=sample_id,
-            dataset=NAME,
-            split=split,
-            task="span",
-            media=(Media(fill(options["video"], name=video, split=split), "video", duration_s=known.get(video)),),
-            turns=grounded_turns("span", query, sample_id),
-            targets=(Target("span", label=query, span_s=span),),
-            provenance=Provenance(
-                source_file=source,
-                row=row,
-                native_id=f"{video}-{row}",
-                reader=NAME,
-                raw=raw_json(line=line),
-                flags=() if video in known else ("duration_unknown",),
-            ),
-        )
+            return
+        fields = _fields(line)
+        if fields is None:
+            detail = f"expected `<video> <start> <end>##<sentence>`: {line[:120]!r}"
+            yield Reject(at(labels.source, row), "bad_line", detail)
+            return
+        video, span, query = fields
+        media = Media(fill(options["video"], name=video, split=split), "video", duration_s=known.get(video))
+        flags = () if video in known else ("duration_unknown",)
+        yield span_sample(labels, f"{video}-{row}", row, media, query, span, raw={"line": line}, flags=flags)
+
+    yield from mapped(lines, labels.source, build)
+
+
+def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
+    file = {"text": f"charades_sta_{split}.txt", "cgdetr": f"charades_sta_{split}_tvr_format.jsonl"}[options["form"]]
+    labels = LabelFile(NAME, split, below(options["labels"], file), NAME)
+    if options["form"] == "cgdetr":
+        return tvr_samples(root, labels, options["video"])
+    return _lines(root, labels, options)
 
 
 READER = Reader(
@@ -81,5 +86,6 @@ READER = Reader(
         "durations": Option(
             "csv", "where durations come from; decoder: not from a file, known after decoding", ("csv", "decoder")
         ),
+        "form": Option("text", "text: the official lines; cgdetr: JSON lines of CG-DETR", ("text", "cgdetr")),
     },
 )

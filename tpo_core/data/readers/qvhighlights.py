@@ -2,6 +2,7 @@
 
 Format: https://github.com/jayleicn/moment_detr. Times are seconds inside a 150-second clip that is named
 `<youtube id>_<start>_<end>` after its place in the source video; ids hold underscores, so it is split from the right.
+Saliency counts clips of 2 s from the start of the clip, three annotators each; clips not listed score 0.
 Rows of the official test split carry no labels: they become samples without targets, flagged "unlabelled".
 """
 
@@ -12,9 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tpo_core.data.readers.base import LABELS, Option, Reader, Reject, at, grounded_turns, raw_json
+from tpo_core.data.readers._moments import seconds, sentence
+from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, mapped
 from tpo_core.data.readers.files import below, fill, read_lines
-from tpo_core.data.sample import UNLABELLED, Clip, Media, Provenance, Saliency, Sample, Target
+from tpo_core.data.sample import UNLABELLED, Clip, Media, Saliency, Sample, Target
 
 NAME = "qvhighlights"
 CLIP_LEN_S = 2.0
@@ -43,49 +45,30 @@ def _saliency(row: dict[str, Any], query: str) -> tuple[Target, ...]:
     return (Target("saliency", label=query, saliency=saliency),)
 
 
-def _sample(row: dict[str, Any], number: int, source: str, split: str, options: Mapping[str, str]) -> Sample:
-    query, vid = row["query"].strip(), row["vid"]
-    spans = tuple((float(start), float(end)) for start, end in row.get("relevant_windows") or ())
-    targets = tuple(Target("span", label=query, group=0, set_rule="all_of", span_s=span) for span in spans)
+def _sample(row: dict[str, Any], number: int, labels: LabelFile, options: Mapping[str, str]) -> Sample:
+    query, vid = sentence(row["query"]), row["vid"]
+    spans = [seconds(window) for window in row.get("relevant_windows") or ()]
+    targets = [Target("span", label=query, group=0, set_rule="all_of", span_s=span) for span in spans]
     targets += _saliency(row, query)
     task = "highlight" if any(target.saliency for target in targets) else "span"
-    native_id = str(row["qid"])
-    sample_id = f"{NAME}/{split}/{native_id}"
+    raw = {"query": row["query"], "vid": vid, "duration": row["duration"]}
     named = _VID.fullmatch(vid)
-    place = (
-        {"youtube_id": named["source"], "clip_in_source_s": [float(named["start"]), float(named["end"])]}
-        if named
-        else {}
-    )
-    return Sample(
-        sample_id=sample_id,
-        dataset=NAME,
-        split=split,
-        task=task,
-        media=(_media(vid, float(row["duration"]), split, options),),
-        turns=grounded_turns(task, query, sample_id, answers=len(targets)),
-        targets=targets,
-        provenance=Provenance(
-            source_file=source,
-            row=number,
-            native_id=native_id,
-            reader=NAME,
-            raw=raw_json(vid=vid, duration=row["duration"], **place),
-            flags=() if spans else (UNLABELLED,),
-        ),
-    )
+    if named:
+        raw |= {"youtube_id": named["source"], "clip_in_source_s": [float(named["start"]), float(named["end"])]}
+    media = _media(vid, float(row["duration"]), labels.split, options)
+    flags = () if spans else (UNLABELLED,)
+    return labels.grounded(task, query, str(row["qid"]), number, media, targets, raw=raw, flags=flags)
 
 
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     source = below(options["labels"], f"highlight_{split}_release.jsonl")
-    for number, line in enumerate(read_lines(root, source, NAME)):
-        if not line.strip():
-            continue
-        try:
-            item: Sample | Reject = _sample(json.loads(line), number, source, split, options)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            item = Reject(at(source, number), "bad_record", f"{type(error).__name__}: {error}")
-        yield item
+    labels = LabelFile(NAME, split, source, NAME)
+
+    def build(line: str, number: int) -> Iterator[Sample]:
+        if line.strip():
+            yield _sample(json.loads(line), number, labels, options)
+
+    yield from mapped(read_lines(root, source, NAME), source, build)
 
 
 READER = Reader(

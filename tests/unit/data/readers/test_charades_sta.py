@@ -76,6 +76,26 @@ def test_options_move_labels_and_videos(tmp_path):
     assert sample.provenance.source_file == "ann/charades_sta_train.txt"
 
 
+def test_the_lines_of_cgdetr_are_another_truth(tmp_path):
+    row = {"qid": 3, "query": "person #1 sits.", "duration": 33.67, "vid": "V1", "relevant_windows": [[0.0, 6.9]]}
+    (tmp_path / "charades_sta_train_tvr_format.jsonl").write_text(json.dumps(row))
+    (sample,) = read(tmp_path, form="cgdetr")
+    assert (sample.sample_id, sample.media[0].duration_s) == ("charades_sta/train/3", 33.67)
+    assert (sample.targets[0].span_s, sample.targets[0].label) == ((0.0, 6.9), "person #1 sits.")
+    assert sample.provenance.source_file == "charades_sta_train_tvr_format.jsonl"
+
+
+def test_exactly_the_planted_faults_are_rejected(tmp_path):
+    good = "V1 1 2##person sits."
+    planted = {2: "V1 8 7##x", 3: "V1 3 3##x", 5: "V1 31 32##x", 6: "no line", 9: "V1 1 2##"}
+    write(tmp_path, [planted.get(row, good) for row in range(12)])
+    items = read(tmp_path)
+    rejects = {int(item.uri.rpartition(":")[2]) - 1: item.reason for item in items if isinstance(item, Reject)}
+    reasons = ["moment_reversed", "moment_empty", "moment_past_end", "bad_line", "bad_line"]
+    assert rejects == dict(zip(planted, reasons, strict=True))
+    assert len(items) == 12
+
+
 def test_a_missing_or_broken_table_of_durations_is_a_user_error(tmp_path):
     write(tmp_path, ["V1 1 2##x"], durations="V1,long\n")
     with pytest.raises(TpoError, match="'long' is no number"):

@@ -70,6 +70,9 @@ def test_windows_without_saliency_are_a_span_task(tmp_path):
         ({key: value for key, value in ROW.items() if key != "vid"}, "bad_record"),
         ({**ROW, "relevant_windows": [[4, 4]]}, "moment_empty"),
         ({**ROW, "relevant_windows": [[126, 128]]}, "moment_past_end"),
+        ({**ROW, "relevant_windows": [[6, 4]]}, "moment_reversed"),
+        ({**ROW, "relevant_windows": [[float("nan"), 4]]}, "nan"),
+        ({**ROW, "query": " "}, "bad_record"),
     ],
 )
 def test_bad_rows_are_rejected(tmp_path, row, reason):
