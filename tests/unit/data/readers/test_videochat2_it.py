@@ -74,3 +74,24 @@ def test_the_golden_layout():
         system = [turn.text for turn in sample.turns if turn.role == "system"]
         assert system == ([record["system"]] if "system" in record else [])
         assert [[turn.role, turn.text] for turn in sample.turns if turn.role != "system"] == record["turns"]
+
+
+def test_items_come_before_the_file_is_read_to_its_end(tmp_path):
+    row = json.dumps({"video": "1.mp4", "QA": [{"q": "What?", "a": "A cat."}]})
+    (tmp_path / "train.json").write_text("[" + (row + ",") * 2000 + "broken")
+    items = READERS["videochat2_it"].read(str(tmp_path), "train", {})
+    assert next(items).turns[1].text == "A cat."
+    with pytest.raises(TpoError, match="is the download complete"):
+        list(items)
+
+
+def test_exactly_the_planted_faults_are_rejected(tmp_path):
+    good = {"image": "1.jpg", "QA": [{"q": "What?", "a": "A cat."}]}
+    faults = [
+        {**good, "QA": None},
+        {**good, "QA": [{"q": "What?"}]},
+        {**good, "image": ["1.jpg", "2.jpg"]},
+        {**good, "QA": [{"q": 3, "a": "A cat."}]},
+    ]
+    items = read(tmp_path, [good, *faults, good])
+    assert [getattr(item, "reason", None) for item in items] == [None, *["bad_record"] * 4, None]
