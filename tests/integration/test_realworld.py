@@ -21,6 +21,7 @@ from tpo_core.models.tpo import TpoModel
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "realworld"
 SEQUENCES = {"TUD-Campus": 71, "TUD-Stadtmitte": 179}  # frames
+OPTIONS = {"every": "20", "media": "mp4"}
 LIMIT = 3
 
 pytestmark = [
@@ -34,7 +35,7 @@ pytestmark = [
 def built(tmp_path_factory):
     """(shard set, result of preprocessing, its lines) of both sequences, few frames each."""
     sources = [
-        {"name": name, "reader": "mot15", "root": str(REAL), "split": name, "part": part, "options": {"every": "20"}}
+        {"name": name, "reader": "mot", "root": str(REAL), "split": name, "part": part, "options": OPTIONS}
         for name, part in zip(SEQUENCES, ("train", "val"), strict=True)
     ]
     frames = {"n_frames": 4, "short_side_px": 96}
@@ -50,7 +51,7 @@ def built(tmp_path_factory):
 
 @pytest.mark.parametrize(("sequence", "part"), zip(SEQUENCES, ("train", "val"), strict=True))
 def test_every_sample_of_the_reader_is_in_the_set(built, sequence, part):
-    items = list(READERS["mot15"].read(str(REAL), sequence, {"every": "20"}))
+    items = list(READERS["mot"].read(str(REAL), sequence, OPTIONS))
     assert [item for item in items if isinstance(item, Reject)] == []
     tasks = Counter(item.task for item in items)
     assert tasks["track"]
@@ -80,10 +81,12 @@ def test_an_untrained_model_gets_metrics_of_both_tasks(built, base, config, tmp_
     model = TpoModel.from_base(str(base), config, ("region", "temporal", "mask"))
     model.save_pretrained(tmp_path / "model")
     phase = {"name": "p", "mixture": {"chat": 1}, "steps": 1, "batch_size": 1, "micro_batch_size": 1}
+    source = {"name": "s", "reader": "mot", "root": str(REAL), "part": "val", "split": "all"}
+    source["options"] = {"media": "mp4"}
     recipe = Recipe.model_validate(
         {
             "name": "street",
-            "data": {"sources": [{"name": "s", "reader": "mot15", "root": str(REAL), "split": "all", "part": "val"}]},
+            "data": {"sources": [source]},
             "model": config.model_dump(),
             "stages": {"task_assignment": {"phases": [phase]}},
             "evaluation": {"limit_per_task": LIMIT, "batch_size": 2, "max_new_tokens": 4, "gallery_size": 4},

@@ -165,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("format", metavar="FORMAT", help=", ".join(READERS))
     parser.add_argument("--root", required=True, help="folder of the dataset: a path, file:// or s3://")
-    parser.add_argument("--split", help="split of the dataset, in its own name (default: train; mot15: all)")
+    parser.add_argument(
+        "--split", help="split of the dataset, in its own name (default: that of the format, mostly train)"
+    )
     parser.add_argument("--option", action="append", default=[], metavar="K=V", help="option of the format, repeatable")
     parser.add_argument(
         "--jsonl",

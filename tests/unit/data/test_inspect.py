@@ -89,7 +89,7 @@ def test_box_sizes_count_tracks_and_boxes(tmp_path):
     (tmp_path / "S").mkdir()
     (tmp_path / "S/gt.txt").write_text("1,1,1,1,4,9,1\n2,1,1,1,4,9,1\n")
     summary = Summary()
-    for item in READERS["mot15"].read(str(tmp_path), "all", {}):
+    for item in READERS["mot"].read(str(tmp_path), "all", {}):
         summary.add(item)
     assert summary.box_px == [6.0, 6.0, 6.0]  # two of the track, one given in the question
 

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from tpo_core.data import rle
+from tpo_core.data.frames import natural_key
 from tpo_core.data.readers._tracks import names_in
-from tpo_core.data.sample import Rle, Target, TrackEntry
+from tpo_core.data.sample import Media, Rle, Target, TrackEntry
 from tpo_core.storage.uri import join, open_read
 
 VOID = 255  # index of pixels that are not judged
@@ -66,8 +67,35 @@ class Masks:
         shown = any(entry.visible for entry in track)
         return (Target("track", label="void", object_id=str(VOID), track=track),) if shown else ()
 
+    def missing(self, frames: Sequence[str]) -> list[str]:
+        """Those of the frames, by name, that have no PNG."""
+        there = set(self.positions)
+        return [frame for position, frame in enumerate(frames) if position not in there]
+
     def objects(self) -> list[int]:
         return sorted(index for index in self.of if index != VOID)
+
+
+def stills(
+    folder: str,
+    frames: Sequence[str],
+    size: tuple[int, int] | None,
+    fps: float | None = 30.0,
+    stride: int | None = 5,
+) -> Media:
+    """The media of a folder of JPEG files; by default every fifth one of 30 frames a second, as YouTube-VOS has."""
+    width, height = size or (None, None)
+    names = tuple(f"{frame}.jpg" for frame in frames)
+    return Media(
+        folder, "frames", width=width, height=height, fps=fps, n_frames=len(names), frame_stride=stride,
+        frame_names=names,
+    )  # fmt: skip
+
+
+def png_stems(root: str, folder: str) -> list[str]:
+    """The names of the PNGs in a folder without suffix, in numerical order."""
+    names = (name for name in names_in(root, folder) if name.endswith(".png"))
+    return sorted((name.removesuffix(".png") for name in names), key=natural_key)
 
 
 def track_of(positions: Iterable[int], masks: Mapping[int, Rle]) -> tuple[TrackEntry, ...]:

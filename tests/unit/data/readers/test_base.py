@@ -82,7 +82,7 @@ def test_a_bad_option_value_names_the_good_ones(tmp_path):
         ("mevis", {"train/meta_expressions.json": '{"videos": {}}'}),
         ("got10k", {"train/list.txt": ""}),
         ("videochat2_it", {"train.json": "[]"}),
-        ("mot15", {"readme.txt": ""}),
+        ("mot", {"readme.txt": ""}),
         ("refcoco_mdetr", {"finetune_refcoco_train.json": '{"images": [], "annotations": []}'}),
         ("mvbench", {"json/state_change.json": "[]"}),
         ("mlvu", {"json/4_count.json": "[]"}),
