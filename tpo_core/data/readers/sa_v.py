@@ -35,7 +35,7 @@ def _video(
     content: dict[str, Any] = json.loads(read_bytes(join(root, labels.source)))
     video, kind = name.removesuffix(".json").rsplit("_", 1)
     width, height, n_frames = (int(content[f"video_{key}"]) for key in ("width", "height", "frame_count"))
-    path = fill(options["video"], name=video, folder=folder)
+    path = below(fill(options["video"], name=video, folder=folder))  # the folder may be the root
     media = Media(path, "video", width=width, height=height, n_frames=n_frames)
     for row, masklet in enumerate(content["masklet_id"]):
         masks = {k * STRIDE: rle.from_coco(shapes[row], height, width) for k, shapes in enumerate(content["masklet"])}
