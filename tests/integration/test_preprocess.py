@@ -15,7 +15,7 @@ from PIL import Image
 
 from tpo_core.config.schema import DataConfig
 from tpo_core.data import preprocess as subject
-from tpo_core.data.decode import FrameReader
+from tpo_core.data.frame_reader import FrameReader
 from tpo_core.data.loader import load_example
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError

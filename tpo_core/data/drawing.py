@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tpo_core.data import rle
-from tpo_core.data.decode import FrameReader
+from tpo_core.data.frame_reader import FrameReader
 from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest
 from tpo_core.data.sample import Box, Media, Rle, Sample, Target
 from tpo_core.storage.uri import join

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from dataclasses import dataclass
 
@@ -21,16 +22,32 @@ class DecodeError(Exception):
 
 
 @dataclass(frozen=True)
+class FeatureRequest:
+    """One vector for each `clip_len_s` seconds, of `frames_per_clip` frames at the midpoints of equal intervals of it.
+
+    `encoder` is "module:factory"; the factory, called with `options`, gives a function from frames_THWC (uint8 RGB, of
+    stored size) to a vector (D,).
+    """
+
+    encoder: str
+    options: tuple[tuple[str, str], ...]
+    clip_len_s: float
+    frames_per_clip: int
+
+
+@dataclass(frozen=True)
 class DecodeRequest:
     """What to read from one media file.
 
     `n_frames`: the frames shown at the midpoints of that many equal intervals of the media, or of `clip_s`, each at
-    most once; `prefer_frames` are taken in place of the midpoint where an interval holds one (annotated frames), and
-    `also_frames` are added to the choice; those of either that the media does not have are left out.
+    most once; with `sample_fps` as many intervals as that rate asks for, and at most `n_frames`. `prefer_frames` are
+    taken in place of the midpoint where an interval holds one (annotated frames), and `also_frames` are added to the
+    choice; those of either that the media does not have are left out.
 
-    `frame_names`, `fps` and `frame_stride` belong to kind "frames": files in order (None: all of the folder, sorted
-    numerically), frames per second of the source (None: the files are one second apart) and how many frames of the
-    source lie between two files. `jpeg_quality` None returns raw frames.
+    `features` asks for the vectors of a clip encoder beside the frames. `frame_names`, `fps` and `frame_stride` belong
+    to kind "frames": files in order (None: all of the folder, sorted numerically), frames per second of the source
+    (None: the files are one second apart) and how many frames of the source lie between two files. `jpeg_quality` None
+    returns raw frames.
     """
 
     uri: str
@@ -44,6 +61,8 @@ class DecodeRequest:
     fps: float | None = None
     frame_stride: int | None = None
     jpeg_quality: int | None = None
+    sample_fps: float | None = None
+    features: FeatureRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,7 @@ class DecodedMedia:
     `frame_index` (T,) int64 ascending numbers of the frames in the file. `times_s` (T,) float64, from the start of the
     clip where one was asked for. `n_frames`, `duration_s` (of the whole file), `width`, `height` (as displayed,
     rotation applied) describe the original; `fps` is the mean rate, None for an image or where nobody knows it.
+    `features_SD` float16, one row a clip, where features were asked for.
     """
 
     frames_THWC: np.ndarray | None
@@ -67,12 +87,14 @@ class DecodedMedia:
     stored_width: int
     stored_height: int
     decoder: str
+    features_SD: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Timeline:
     """When each frame of a video is shown, from its packets, without decoding. `starts_s` (n,) ascending from 0;
-    `order` maps a presentation time stamp to a frame number and is empty where the container has none."""
+    `stamps` (n,) int64 are their presentation time stamps, ascending, empty where the container has none; `keyframes`
+    the numbers of the frames at which decoding can begin."""
 
     starts_s: np.ndarray
     duration_s: float
@@ -80,7 +102,8 @@ class Timeline:
     width: int
     height: int
     rotation: int
-    order: dict[int, int]
+    stamps: np.ndarray
+    keyframes: np.ndarray
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
@@ -101,9 +124,12 @@ def select_frames(starts_s: np.ndarray, duration_s: float, request: DecodeReques
     end = min(end, duration_s)
     if begin >= end and request.clip_s is not None:
         raise ValueError(f"the clip starts at {begin:g} s but the media ends at {duration_s:g} s")
-    edges = np.linspace(begin, end, request.n_frames + 1)
+    count = request.n_frames
+    if request.sample_fps is not None:
+        count = min(count, max(1, round((end - begin) * request.sample_fps)))
+    edges = np.linspace(begin, end, count + 1)
     middles = (edges[:-1] + edges[1:]) / 2
-    picks = np.maximum(np.searchsorted(starts_s, middles, side="right") - 1, 0)
+    picks = shown_at(starts_s, middles)
     preferred = np.array(sorted({k for k in request.prefer_frames if 0 <= k < total}), np.int64)
     if len(preferred):
         nearest = preferred[np.abs(starts_s[preferred][None] - middles[:, None]).argmin(1)]
@@ -113,11 +139,26 @@ def select_frames(starts_s: np.ndarray, duration_s: float, request: DecodeReques
     return np.unique(np.concatenate([picks, also]))
 
 
-def encode_jpeg(frames_THWC: np.ndarray, quality: int) -> tuple[bytes, ...]:
-    """Each uint8 RGB frame as JPEG bytes."""
-    encoded = []
-    for frame_HWC in frames_THWC:
-        buffer = io.BytesIO()
-        Image.fromarray(frame_HWC).save(buffer, "JPEG", quality=quality)
-        encoded.append(buffer.getvalue())
-    return tuple(encoded)
+def shown_at(starts_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """Numbers (int64) of the frames shown at these times; a frame is shown from its start until the next one's."""
+    return np.maximum(np.searchsorted(starts_s, times_s, side="right") - 1, 0)
+
+
+def feature_frames(starts_s: np.ndarray, duration_s: float, request: DecodeRequest) -> np.ndarray:
+    """Frame numbers (S, frames_per_clip) int64 that each clip of `request.features` is made of; the last clip may be
+    shorter than the others."""
+    assert request.features is not None
+    wanted = request.features
+    begin, end = request.clip_s if request.clip_s is not None else (0.0, duration_s)
+    end = min(end, duration_s)
+    clips = max(1, math.ceil((end - begin) / wanted.clip_len_s - 1e-6))
+    first = begin + np.arange(clips)[:, None] * wanted.clip_len_s
+    length = np.minimum(first + wanted.clip_len_s, end) - first
+    return shown_at(starts_s, first + length * (np.arange(wanted.frames_per_clip) + 0.5)[None] / wanted.frames_per_clip)
+
+
+def encode_jpeg(frame_HWC: np.ndarray, quality: int) -> bytes:
+    """One uint8 RGB frame as JPEG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame_HWC).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

@@ -27,7 +27,7 @@ import ray
 import ray.data
 
 from tpo_core.config.schema import DataConfig, FramesConfig
-from tpo_core.data.decode import FrameReader
+from tpo_core.data.frame_reader import FrameReader
 from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest
 from tpo_core.data.intake import RejectLog, Wish, finished, read_sources
 from tpo_core.data.sample import SCHEMA_VERSION, Sample, kind_of

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tpo_core.data import decode
-from tpo_core.data.decode import FrameReader, decode_with_decord, decode_with_pyav
-from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, select_frames, stored_size
+from tpo_core.data import decode, frame_reader
+from tpo_core.data.decode import decode_with_decord, decode_with_pyav
+from tpo_core.data.frame_reader import FrameReader
+from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, FeatureRequest, select_frames, stored_size
+from tpo_core.errors import TpoError
 
 RATE = 10
 
@@ -214,7 +216,7 @@ def test_when_all_decoders_fail_the_error_names_each(clip):
 
 
 def test_the_child_is_recycled_and_ends_with_the_reader(clip, monkeypatch):
-    monkeypatch.setattr(decode, "RECYCLE_AFTER", 2)
+    monkeypatch.setattr(frame_reader, "RECYCLE_AFTER", 2)
     with FrameReader(deadline_s=60) as reader:
         pids = []
         for _ in range(3):
@@ -223,3 +225,97 @@ def test_the_child_is_recycled_and_ends_with_the_reader(clip, monkeypatch):
     assert pids[0] == pids[1] != pids[2]
     with pytest.raises(ProcessLookupError):
         os.kill(pids[2], 0)
+
+
+@pytest.mark.parametrize("decoder", [decode_with_decord, decode_with_pyav])
+def test_a_rate_asks_for_as_many_frames_as_the_length_holds_but_no_more_than_the_most(clip, decoder):
+    chosen = [decoder(request(clip, n_frames=most, sample_fps=5)).frame_index.tolist() for most in (100, 4)]
+    assert chosen == [[1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23], [3, 9, 15, 21]]
+    assert decoder(request(clip, n_frames=9, sample_fps=0.1)).frame_index.tolist() == [12]
+
+
+@pytest.mark.parametrize(("size", "expected"), [((176, 144), "decord"), ((1280, 720), "pyav"), ((3840, 2160), "pyav")])
+def test_the_decoder_suits_the_size_and_the_aspect_ratio_is_kept(tmp_path, reader, size, expected):
+    media = reader.decode(request(write_video(tmp_path / "sized.mp4", 3, size=size), n_frames=8))
+    assert (media.decoder, media.width, media.height) == (expected, *size)
+    assert numbers_seen(media) == [0, 1, 2]
+    assert media.frames_THWC.shape == (3, 96, round(96 * size[0] / size[1]), 3)
+
+
+def test_pyav_jumps_over_what_lies_between_the_wanted_frames(tmp_path):
+    path = write_video(tmp_path / "long.mp4", 28)
+    line = decode.read_timeline(str(path))
+    assert line.keyframes[0] == 0
+    assert len(line.keyframes) >= 3
+    wanted = [1, 2, *line.keyframes[-1:].tolist(), 27]
+    with av.open(str(path)) as container:
+        frames = list(decode._pyav_frames(container, line, wanted, 96))
+    assert [number for number, _ in frames] == wanted
+    assert [round((frame[-8:, -8:].mean() - grey(0)) / 8) for _, frame in frames] == wanted
+
+
+def write_long_video(path: Path, minutes: int) -> Path:
+    """A film of 720p at 30 frames per second: ten seconds of noise are encoded, and their packets repeated."""
+    source, rng = path.with_name("part.mp4"), np.random.default_rng(0)
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "qp": "36"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        noise = rng.integers(0, 255, (720, 1280, 3), np.uint8)
+        for number in range(300):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(noise, number, 1), "rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path), "w") as film:
+        copy = None
+        for turn in range(6 * minutes):
+            with av.open(str(source)) as container:
+                stream = container.streams.video[0]
+                copy = copy or film.add_stream_from_template(stream)
+                for packet in (packet for packet in container.demux(stream) if packet.dts is not None):
+                    packet.pts += int(turn * 10 / stream.time_base)
+                    packet.dts += int(turn * 10 / stream.time_base)
+                    packet.stream = copy
+                    film.mux(packet)
+    return path
+
+
+def peak_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of a process from /proc")
+def test_a_film_of_ten_minutes_takes_no_more_memory_than_a_clip(tmp_path):
+    film = write_long_video(tmp_path / "film.mp4", 10)
+    assert film.stat().st_size > 100 << 20  # more than the decoding process may take beside its imports
+    with FrameReader(deadline_s=300) as reader:
+        media = reader.decode(request(film, n_frames=64, short_side_px=224, jpeg_quality=92))
+        assert (media.n_frames, len(media.jpegs)) == (18_000, 64)
+        assert media.duration_s == pytest.approx(600)
+        assert reader.pid is not None
+        assert peak_mib(reader.pid) < 150
+
+
+class Brightness:
+    """An encoder of clips: the mean level of each frame, in one vector."""
+
+    def __init__(self, scale: str) -> None:
+        self.scale = float(scale)
+
+    def __call__(self, frames_THWC):
+        return frames_THWC[:, -8:, -8:].mean((1, 2, 3)) * self.scale
+
+
+@pytest.mark.parametrize("decoder", [decode_with_decord, decode_with_pyav])
+def test_each_second_gets_a_vector_of_its_own_frames(clip, decoder):
+    asked = FeatureRequest("tests.unit.data.test_decode:Brightness", (("scale", "1"),), 1.0, 2)
+    media = decoder(request(clip, n_frames=2, features=asked))
+    assert media.frame_index.tolist() == [6, 18] == numbers_seen(media)
+    assert media.features_SD.dtype == np.float16
+    seen = (media.features_SD.astype(float) - grey(0)) / 8
+    assert np.abs(seen - [[2, 7], [12, 17], [21, 23]]).max() < 0.4  # the last clip is 0.4 s long
+
+
+def test_an_encoder_that_does_not_exist_is_told(clip):
+    with pytest.raises(TpoError, match=r"'nowhere:None' cannot be imported"):
+        decode_with_pyav(request(clip, n_frames=2, features=FeatureRequest("nowhere:None", (), 1.0, 1)))

@@ -6,7 +6,7 @@ import pytest
 from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import GeneratorConfig
 from tpo_core.data import rle
-from tpo_core.data.decode import DecodeRequest, FrameReader
+from tpo_core.data.frame_reader import DecodeRequest, FrameReader
 from tpo_core.data.quickstart.draw import render
 from tpo_core.data.quickstart.world import FPS, N_FRAMES, sample_clip
 from tpo_core.data.quickstart.write import encode_mp4, write_quickstart
