@@ -9,6 +9,10 @@ from tpo_core.data.readers import READERS, Reject
 from tpo_core.data.readers.files import below, fill
 from tpo_core.errors import TpoError
 
+REF_DAVIS = {f"ImageSets/2017/{split}.txt": "" for split in ("train", "val")} | {
+    f"davis_text_annotations/Davis17_annot{k}{view}.txt": "" for k in (1, 2) for view in ("", "_full_video")
+}
+
 
 def one_line(error) -> str:
     text = str(error.value)
@@ -31,6 +35,14 @@ def test_a_missing_root_is_one_line_that_names_it(name, tmp_path):
         ("qvhighlights", "highlight_dev_release.jsonl"),
         ("mevis", "dev/meta_expressions.json"),
         ("got10k", "dev"),
+        ("lasot", "deving_set.txt"),
+        ("trackingnet", "dev/anno"),
+        ("sa_v", "sav_dev/sav_dev.txt"),
+        ("davis17", "ImageSets/2017/dev.txt"),
+        ("ref_davis17", "ImageSets/2017/dev.txt"),
+        ("youtube_vos", "dev/meta.json"),
+        ("ref_youtube_vos", "meta_expressions/dev/meta_expressions.json"),
+        ("mot", "dev"),
         ("videochat2_it", "dev.json"),
         ("refcoco_mdetr", "finetune_refcoco_dev.json"),
         ("mvbench", "json/dev.json"),
@@ -81,6 +93,13 @@ def test_a_bad_option_value_names_the_good_ones(tmp_path):
         ("qvhighlights", {"highlight_train_release.jsonl": "\n"}),
         ("mevis", {"train/meta_expressions.json": '{"videos": {}}'}),
         ("got10k", {"train/list.txt": ""}),
+        ("lasot", {"training_set.txt": ""}),
+        ("trackingnet", {"TRAIN_0/anno/readme": ""}),
+        ("sa_v", {"sav_train/readme.md": ""}),
+        ("davis17", {"ImageSets/2017/train.txt": ""}),
+        ("ref_davis17", REF_DAVIS),
+        ("youtube_vos", {"train/meta.json": '{"videos": {}}'}),
+        ("ref_youtube_vos", {"meta_expressions/train/meta_expressions.json": '{"videos": {}}'}),
         ("videochat2_it", {"train.json": "[]"}),
         ("mot", {"readme.txt": ""}),
         ("refcoco_mdetr", {"finetune_refcoco_train.json": '{"images": [], "annotations": []}'}),
@@ -107,7 +126,7 @@ def test_a_bad_option_value_names_the_good_ones(tmp_path):
 )
 def test_an_empty_dataset_gives_nothing(name, files, tmp_path):
     for path, text in files.items():
-        Path(tmp_path, path).parent.mkdir(exist_ok=True)
+        Path(tmp_path, path).parent.mkdir(parents=True, exist_ok=True)
         Path(tmp_path, path).write_text(text)
     reader = READERS[name]
     assert list(reader.read(str(tmp_path), reader.default_split, {})) == []
