@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.checks import check_sources
 from pipelines.cluster import on_cluster
 from tpo_core.config.schema import Recipe, identity
+from tpo_core.data.media_store import MediaStore
 from tpo_core.data.preprocess import preprocess
 from tpo_core.data.quickstart.write import write_quickstart
 from tpo_core.data.shards import ShardSet
@@ -24,6 +25,7 @@ from tpo_core.execution.fingerprint import fingerprint
 from tpo_core.execution.provenance import commit
 from tpo_core.execution.steps import Step, StepContext
 from tpo_core.models.source import identify
+from tpo_core.storage.uri import absolute, join
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
 from tpo_core.train.phase import read_history
@@ -31,6 +33,7 @@ from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.stages import PhaseRef, phases_of
 
 Echo = Callable[[str], None]
+MEDIA = "media"  # folder of decoded media below work_uri, which all shard sets of the folder share
 EVALUATION_VERSION = 2  # raise it when the same model would get other numbers; 2: moments vote, measured frames count
 
 
@@ -50,7 +53,8 @@ class Chain:
     def preprocess(self, ctx: StepContext) -> dict[str, Any]:
         """Native annotations and media to shards."""
         root = self.recipe.data.root or str(ctx.inputs["render"].path)
-        return preprocess(self.recipe.data, root, ctx.output, echo=self.echo)
+        store = MediaStore(absolute(join(self.recipe.work_uri, MEDIA)), f"../../{MEDIA}")
+        return preprocess(self.recipe.data, root, ctx.output, echo=self.echo, store=store)
 
     def train(self, ref: PhaseRef, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """One phase, from the weights of step `last` (None: the base model)."""
@@ -58,7 +62,7 @@ class Chain:
             self.recipe,
             ref.stage_name,
             ref.phase,
-            shards_uri=str(ctx.inputs["preprocess"].path),
+            shards_uri=ctx.inputs["preprocess"].uri,
             init_uri=self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model"),
             output=ctx.output,
             open_tracker=self.publisher.phase_sink(ref.name, ctx.output),
@@ -69,7 +73,7 @@ class Chain:
     def evaluate(self, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """The model of step `last`, or the base model before TPO when None; the parts run side by side."""
         model = self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model")
-        shards = str(ctx.inputs["preprocess"].path)
+        shards = ctx.inputs["preprocess"].uri
         wanted = [part for part in self.recipe.evaluation.parts if part in ShardSet.open(shards).parts]
         jobs = [partial(evaluate_part, self.recipe, model, shards, part, ctx.output) for part in wanted]
         results = on_cluster(jobs, self.recipe.train, self.echo)
@@ -96,7 +100,7 @@ class Chain:
             model=ctx.inputs[last].path / "model",
             fingerprint=ctx.inputs[last].fingerprint,
             tags={
-                "data_digest": ShardSet.open(str(shards.path)).digest,
+                "data_digest": ShardSet.open(shards.uri).digest,
                 "commit": commit() or "unknown",
                 "recipe": self.recipe.name,
                 "base": self.recipe.model.base,

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.media_files import write_media
 from tests.unit.models.conftest import base, config, make_example  # noqa: F401 (fixtures)
 from tpo_core.config.schema import Recipe
 from tpo_core.data.record import Media
-from tpo_core.data.shards import write_manifest, write_media_shard, write_samples
+from tpo_core.data.shards import write_manifest, write_samples
 from tpo_core.models.tpo import TpoModel
 from tpo_core.train.build import build_phase
 from tpo_core.train.phase import NoSink, PhaseJob, run_rank
@@ -34,7 +35,7 @@ def shards(tmp_path, make_example):  # noqa: F811
             uri = f"{kind}-{number}"
             samples.append(replace(example.sample, media=(Media(uri, "video", duration_s=example.duration_s),)))
             media.append(media_row(uri, example))
-    files = {"media/00000.arrow": write_media_shard(root / "media/00000.arrow", media)}
+    files = write_media(root, media)
     files |= write_samples(root, "train", samples)
     write_manifest(root, {"files": files, "counts": {"train": {kind: {"tiny": PER_KIND} for kind in KINDS}}})
     return root

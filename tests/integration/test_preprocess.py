@@ -16,9 +16,12 @@ from PIL import Image
 from tpo_core.config.schema import DataConfig
 from tpo_core.data import preprocess as subject
 from tpo_core.data.frame_reader import FrameReader
+from tpo_core.data.frames import DecodeRequest
 from tpo_core.data.loader import load_example
+from tpo_core.data.media_store import ShardJob
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
+from tpo_core.storage import uri as uris
 
 N_VIDEOS = 20
 DECODE_ON_RAY = subject._decode
@@ -121,17 +124,17 @@ def config(**changes) -> DataConfig:
     return DataConfig.model_validate({"root": "unused", "frames": frames, "sources": sources, **changes})
 
 
-def decode_here(output, jobs, data, cpus, echo):
+def decode_here(store, jobs, data, cpus, rejected, echo):
     with FrameReader(deadline_s=data.frames.decode_deadline_s) as reader:
         for job in jobs:
-            subject.write_shard(output, job, reader, lambda count: None)
+            subject.write_shard(store, job, reader, lambda *counts: None)
 
 
-def run(root: Path, output: Path, data: DataConfig | None = None, decode=decode_here) -> tuple[dict, list[str]]:
+def run(root, output: Path, data: DataConfig | None = None, decode=decode_here, store=None) -> tuple[dict, list[str]]:
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subject, "_decode", decode)
-        return subject.preprocess(data or config(), str(root), output, echo=lines.append, cpus=2), lines
+        return subject.preprocess(data or config(), str(root), output, echo=lines.append, cpus=2, store=store), lines
 
 
 def rejected(output: Path) -> list[dict]:
@@ -149,9 +152,7 @@ def test_every_media_is_decoded_once_however_many_samples_name_it(built):
     shards = ShardSet.open(output)
     assert shards.digest == result["digest"]
     assert sum(file["rows"] for name, file in shards.manifest["files"].items() if name.startswith("media/")) == 21
-    assert all(
-        subject.uris.sha256_file(output / name) == file["sha256"] for name, file in shards.manifest["files"].items()
-    )
+    assert all(uris.sha256_file(output / name) == file["sha256"] for name, file in shards.manifest["files"].items())
     assert lines[-1].startswith("wrote 46 samples on 21 media")
 
     sample = next(s for s in shards.samples("train") if s.sample_id == "own/boxvideos/03.mp4")
@@ -179,13 +180,13 @@ def test_a_second_run_decodes_nothing(built, root, output):
 def test_on_ray_a_killed_run_loses_only_the_files_in_flight_and_the_result_is_the_same(built, cluster, tmp_path):
     root, _, expected, _ = built
     output = tmp_path / "out"
-    blocked = output / "media/00002.arrow"
+    blocked = output / "media" / sorted(identity(built[1]))[1]
     blocked.mkdir(parents=True)  # the worker that comes to this file dies on it
     with pytest.raises(ray.exceptions.RayError):
         run(root, output, decode=DECODE_ON_RAY)
     assert not (output / "manifest.json").exists()
     blocked.rmdir()
-    recorded = {path.with_suffix(".arrow").name for path in (output / "media").glob("0*.json")}
+    recorded = {path.with_suffix(".arrow").name for path in (output / "media").glob("*.json")}
     done = {name: file for name, file in identity(output).items() if name in recorded}
     result, _ = run(root, output, decode=DECODE_ON_RAY)
     assert result["shard_files_kept"] == len(done) < result["shard_files"]
@@ -198,12 +199,34 @@ def test_new_annotations_decode_nothing_and_a_damaged_file_only_itself(root, out
     write_rows(root, "val", [span_row("changed", f"videos/{k:02d}.mp4", (0.1, 0.9)) for k in range(1)])
     result, _ = run(root, output)
     assert (result["decoded"], result["samples"]["val"]) == (0, {"temporal": 1})
-    damaged = output / "media/00001.arrow"
+    assert identity(output) == before
+    damaged = output / "media" / min(before)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     result, _ = run(root, output)
     assert result["shard_files_kept"] == result["shard_files"] - 1
     after = identity(output)
-    assert {name for name in before if before[name] != after[name]} == {"00001.arrow"}
+    assert {name for name in before if before[name] != after[name]} == {damaged.name}
+
+
+def test_one_video_more_and_one_replaced_are_all_that_is_decoded(root, output):
+    write_video(root / "own/videos/20.mp4", 20)
+    add_rows(root, span_row("more", "videos/20.mp4"))
+    write_video(root / "own/videos/03.mp4", 23)
+    result, _ = run(root, output)
+    assert (result["decoded"], result["media"]) == (2, 22)
+    row = ShardSet.open(output).media("own/videos/03.mp4")
+    assert row.frames_THWC()[0].mean((0, 1))[1] == pytest.approx(230, abs=8)
+
+
+def test_sets_that_share_a_store_decode_what_both_name_once(root, tmp_path):
+    store = subject.MediaStore(str(tmp_path / "media"), "../../media")
+    one, _ = run(root, tmp_path / "sets/one", store=store)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "media").iterdir()}
+    other, _ = run(root, tmp_path / "sets/other", config(reject_budget=0.5), store=store)
+    assert (one["decoded"], other["decoded"]) == (21, 0)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "media").iterdir()} == before
+    shards = ShardSet.open(tmp_path / "sets/other")
+    assert load_example(shards, shards.samples("val")[0]).frames_THWC.shape == (5, 32, 43, 3)
 
 
 def test_bad_media_and_bad_annotations_are_rows_with_a_reason(root, tmp_path):
@@ -230,13 +253,14 @@ def test_bad_media_and_bad_annotations_are_rows_with_a_reason(root, tmp_path):
         "own/no-frame": "frame_out_of_range",
         "own/late": "moment_past_end",
         "own/long": "duplicate_sample_id",
-        "own/gone": "decode_failed",
+        "own/gone": "media_missing",
         "own/resized": "size_mismatch",
     }
     assert rows["own/gone"]["uri"] == "own/videos/none.mp4"
     assert rows["own/gone"]["detail"] == "no such file"
     assert result["rejected"] == {
-        "decode_failed": 3,
+        "decode_failed": 2,
+        "media_missing": 1,
         "duplicate_sample_id": 1,
         "box_outside_image": 1,
         "frame_out_of_range": 1,
@@ -261,7 +285,7 @@ def test_rejects_on_reading_stop_the_job_before_anything_is_decoded(root, tmp_pa
     add_rows(root, *(span_row(f"reversed{k}", "videos/01.mp4", (1.5, 0.5)) for k in range(10)))
     with pytest.raises(TpoError, match=r"10 of 56 samples are rejected.*moment_reversed 10"):
         run(root, tmp_path / "out")
-    assert not (tmp_path / "out/media").exists()
+    assert list((tmp_path / "out/media").iterdir()) == []
 
 
 def test_an_empty_source_is_named(root, tmp_path):
@@ -277,36 +301,35 @@ def test_an_unknown_reader_is_named_with_the_nearest(root, tmp_path):
 
 
 @pytest.mark.ray
-def test_a_worker_on_another_machine_sends_its_file_back(built, cluster, tmp_path, monkeypatch):
-    root, _, expected, _ = built
-    worker = subject._ShardWorker
+def test_a_store_that_a_node_does_not_see_is_told(cluster, tmp_path):
+    request = DecodeRequest(uri="none.mp4", kind="video", short_side_px=16, n_frames=1)
+    job = ShardJob({"none.mp4": request}, {"none.mp4": "0"})
+    with pytest.raises(TpoError, match="a Ray node does not see /nowhere: choose a work_uri that all nodes share"):
+        DECODE_ON_RAY("/nowhere", [job], config(), 1, 0, print)
 
-    class Elsewhere(worker):
-        def __init__(self, output, node, deadline_s, progress):
-            super().__init__("/nonexistent", "another node", deadline_s, progress)
 
-    monkeypatch.setattr(subject, "_ShardWorker", Elsewhere)
-    assert run(root, tmp_path / "there", decode=DECODE_ON_RAY)[0] == expected
+def test_progress_tells_rate_bytes_rejects_and_the_time_left():
+    line = subject.progress_line(30, 90, 2.0, 5 << 20, 7, 1)
+    assert line == "decoded 30 of 90 media, 2.0/s, 5 MiB, rejected 7 samples and 1 media, 30 s left"
+    assert subject.progress_line(0, 90, 0.0, 0, 0, 0).endswith("no worker is decoding yet")
+    assert subject.progress_line(3, 90, 0.0, 0, 0, 0).endswith("stalled")
 
 
 def test_a_run_killed_in_the_driver_keeps_the_finished_files(built, tmp_path):
     root, _, expected, _ = built
     output = tmp_path / "out"
 
-    def killed(output, jobs, data, cpus, echo):
-        decode_here(output, jobs[:2], data, cpus, echo)
+    def killed(store, jobs, *rest):
+        decode_here(store, jobs[:2], *rest)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(root, output, decode=killed)
     with pytest.raises(TpoError, match="no finished shard set"):
         ShardSet.open(output)
-    (output / "media/.00002.arrow.77").write_bytes(b"half a file")
     before = identity(output)
     result, _ = run(root, output)
     assert (result["shard_files_kept"], result["digest"]) == (2, expected["digest"])
     after = identity(output)
-    assert {name: after[name] for name in ("00000.arrow", "00001.arrow")} == {
-        name: file for name, file in before.items() if not name.startswith(".")
-    }
-    assert not list((output / "media").glob(".*"))
+    assert len(before) == 2
+    assert {name: after[name] for name in before} == before

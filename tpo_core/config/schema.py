@@ -56,10 +56,25 @@ class GeneratorConfig(Config):
     )
 
 
+class FeaturesConfig(Config):
+    """Vectors of short clips that are stored beside the frames of a video."""
+
+    encoder: str = Field(
+        pattern=r"^[\w.]+:\w+$", description="module:factory of the encoder, see tpo_core/data/features.py"
+    )
+    options: dict[str, str] = Field(default_factory=dict, description="arguments of the factory")
+    clip_len_s: float = Field(default=1.0, gt=0, description="seconds that one vector stands for")
+    frames_per_clip: int = Field(default=2, ge=1, description="frames that the encoder sees of a clip")
+
+
 class FramesConfig(Config):
     """Which frames of a video are kept, and how they are stored."""
 
     n_frames: int = Field(default=16, ge=1, description="frames kept of a video, at the midpoints of equal intervals")
+    fps: float | None = Field(
+        default=None, gt=0, description="keep so many frames per second, n_frames at most; null keeps n_frames"
+    )
+    features: FeaturesConfig | None = Field(default=None, description="clip features to store; null stores none")
     short_side_px: int = Field(
         default=224, ge=16, description="short side of a stored frame, pixels; aspect ratio is kept"
     )

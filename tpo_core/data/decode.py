@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -26,6 +27,7 @@ from tpo_core.data.frames import (
     IMAGE_SUFFIXES,
     DecodedMedia,
     DecodeRequest,
+    FetchError,
     Timeline,
     encode_jpeg,
     feature_frames,
@@ -59,8 +61,24 @@ def _local_copy(uri: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="tpo-media-") as folder:
         copy = Path(folder) / f"media{os.path.splitext(uri)[1]}"
-        uris.copy_here(uri, copy)
+        with _fetching(uri):
+            uris.copy_here(uri, copy)
         yield str(copy)
+
+
+@contextmanager
+def _fetching(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError("no such file") from None
+    except OSError as error:
+        raise FetchError(f"{uri}: {' '.join(str(error).split())}") from error
+
+
+def _read(uri: str) -> bytes:
+    with _fetching(uri):
+        return uris.read_bytes(uri)
 
 
 def read_timeline(path: str) -> Timeline:
@@ -228,14 +246,18 @@ def decode_stills(request: DecodeRequest) -> DecodedMedia:
     starts, duration = np.arange(len(files)) * seconds, len(files) * seconds
     none = np.zeros(0, np.int64)
     rate = 1 / seconds if seconds and request.fps else 0.0
-    index = _Wanted(request, Timeline(starts, duration, rate, 0, 0, 0, none, none)).index
-    size = _size(files[index[0]])
-    wanted = _Wanted(request, Timeline(starts, duration, rate, *size, 0, none, none))
+    plan = Timeline(starts, duration, rate, 0, 0, 0, none, none)
+    first_number = int(select_frames(starts, duration, request)[0])
+    first = _read(files[first_number])
+    with Image.open(io.BytesIO(first)) as image:
+        size = image.size
+    wanted = _Wanted(request, replace(plan, width=size[0], height=size[1]))
     width, height = stored_size(*size, request.short_side_px)
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
         for number in wanted.index:
-            with Image.open(io.BytesIO(uris.read_bytes(files[number]))) as image:
+            content = first if number == first_number else _read(files[number])
+            with Image.open(io.BytesIO(content)) as image:
                 if image.size != size:
                     raise ValueError(f"frame {number} has size {image.size}, the first one {size}")
                 small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
@@ -255,11 +277,6 @@ def _files(request: DecodeRequest) -> tuple[list[str], float]:
         raise ValueError("holds no frames")
     seconds = (request.frame_stride or 1) / request.fps if request.fps else 1.0
     return [uris.join(request.uri, name) for name in names], seconds
-
-
-def _size(uri: str) -> tuple[int, int]:
-    with uris.open_read(uri) as file, Image.open(file) as image:
-        return image.size
 
 
 VIDEO_DECODERS: tuple[Decoder, ...] = (decode_video, decode_with_pyav)

@@ -4,7 +4,7 @@ Damaged files make native decoders hang, leak or crash, and decord bundles an ff
 opened in a child, one request at a time, under a deadline. A child that overruns or dies is replaced, and each child is
 retired after `RECYCLE_AFTER` requests. Videos go to the decoder that suits their size, and to PyAV when that fails.
 Decoding, resizing and JPEG encoding all happen in the child, so that raw frames need not cross the pipe. A child takes
-about 60 MiB before its first file, 82 MiB at its peak with a film of ten minutes at 720p (held below 150 MiB by a test),
+about 60 MiB before its first file and 82 MiB at its peak with a film of ten minutes at 720p (held below 150 by a test),
 and 130 MiB at 4k.
 """
 
@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 
 from tpo_core.data.decode import VIDEO_DECODERS, Decoder, decode_stills
-from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest
+from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, FetchError
 
 RECYCLE_AFTER = 2000  # requests; decord is known to leak (18 MB after 2,000 clips of 96 px), a new child costs seconds
 START_DEADLINE_S = 120.0  # imports of a child on a busy machine
@@ -38,6 +38,8 @@ def _serve(connection: Connection, _decoders: tuple[Decoder, ...]) -> None:
             return
         try:
             answer = decoder(request)
+        except FetchError as error:
+            answer = error
         except Exception as error:  # whatever a decoder throws at a bad file is the answer; the parent raises it
             answer = " ".join(str(error).split())[:300] or type(error).__name__
         connection.send(answer)
@@ -81,6 +83,7 @@ class FrameReader:
 
         Raises:
             DecodeError: no decoder could read it, in one line with the text of each. The reader stays usable.
+            FetchError: the storage failed, after all the attempts of `tpo_core.storage`.
         """
         decoders = self.decoders if request.kind == "video" else (decode_stills,)
         texts: dict[str, str] = {}
@@ -88,12 +91,14 @@ class FrameReader:
             answer = self._ask(decoder, request)
             if isinstance(answer, DecodedMedia):
                 return answer
+            if isinstance(answer, FetchError):
+                raise answer
             texts[decoder.__name__.removeprefix("decode_with_")] = answer
         if len(set(texts.values())) == 1:
             raise DecodeError(request.uri, next(iter(texts.values())))
         raise DecodeError(request.uri, "; ".join(f"{name}: {text}" for name, text in texts.items()))
 
-    def _ask(self, decoder: Decoder, request: DecodeRequest) -> DecodedMedia | str:
+    def _ask(self, decoder: Decoder, request: DecodeRequest) -> DecodedMedia | FetchError | str:
         if self._served >= RECYCLE_AFTER:
             self.close()
         process, connection = self._child()

@@ -21,6 +21,10 @@ class DecodeError(Exception):
         self.detail = detail
 
 
+class FetchError(Exception):
+    """The storage did not give a file that it has: nothing is wrong with the media, so it must not be rejected."""
+
+
 @dataclass(frozen=True)
 class FeatureRequest:
     """One vector for each `clip_len_s` seconds, of `frames_per_clip` frames at the midpoints of equal intervals of it.

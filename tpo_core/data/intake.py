@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tpo_core.config.schema import DataConfig, FramesConfig, SourceConfig
-from tpo_core.data.frames import DecodeRequest
+from tpo_core.data.frames import DecodeRequest, FeatureRequest
 from tpo_core.data.readers import reader_of
 from tpo_core.data.readers.base import Reject
 from tpo_core.data.sample import UNLABELLED, Media, Sample, settle, validate
 from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
+
+FPS_TOLERANCE = 0.01  # times of a label file that were made of frame numbers are off by as much
 
 
 class RejectLog:
@@ -63,8 +65,8 @@ class Wish:
     """One media to decode, with what the samples that name it need of it."""
 
     media: Media
-    prefer: set[int] = field(default_factory=set)
-    also: set[int] = field(default_factory=set)
+    prefer: frozenset[int] = frozenset()
+    also: frozenset[int] = frozenset()
 
     def request(self, key: str, root: str | None, frames: FramesConfig) -> DecodeRequest:
         """The decoding request; `root` is the data root that relative keys are below."""
@@ -82,7 +84,17 @@ class Wish:
             fps=self.media.fps if stills else None,
             frame_stride=self.media.frame_stride if stills else None,
             jpeg_quality=frames.jpeg_quality,
+            sample_fps=frames.fps,
+            features=_features(frames) if self.media.kind == "video" else None,
         )
+
+
+def _features(frames: FramesConfig) -> FeatureRequest | None:
+    wanted = frames.features
+    if wanted is None:
+        return None
+    options = tuple(sorted(wanted.options.items()))
+    return FeatureRequest(wanted.encoder, options, wanted.clip_len_s, wanted.frames_per_clip)
 
 
 def media_key(source_root: str, media: Media) -> str:
@@ -177,25 +189,31 @@ def _first_problem(sample: Sample, part: str, wishes: dict[str, Wish], duplicate
 def _wish(sample: Sample, wishes: dict[str, Wish]) -> None:
     for media in sample.media:
         wish = wishes.setdefault(media.uri, Wish(media))
-        for target in sample.targets:
-            if target.frame is not None:
-                wish.also.add(target.frame)
-            wish.prefer.update(entry.frame for entry in target.track or ())
+        named = [target.frame for target in sample.targets if target.frame is not None]
+        labelled = [entry.frame for target in sample.targets for entry in target.track or ()]
+        if named:
+            wish.also |= frozenset(named)
+        if labelled:
+            wish.prefer |= frozenset(labelled)
 
 
 def finished(
-    sample: Sample, decoded: dict[str, dict[str, Any]], failed: dict[str, str], log: RejectLog
+    sample: Sample, decoded: Mapping[str, dict[str, Any]], failed: Mapping[str, tuple[str, str]], log: RejectLog
 ) -> Sample | None:
     """The sample with the size, rate and length of its decoded media, or None and a row in the log.
 
-    Reasons beyond those of `validate`: decode_failed; size_mismatch and frame_count_mismatch: the annotation was made
-    on another version of the media, so its boxes or frame numbers do not belong to this one.
+    Args:
+        failed: (reason, detail) of the media that were not decoded: media_missing or decode_failed.
+
+    Reasons beyond those and those of `validate`: size_mismatch, frame_count_mismatch and fps_mismatch: the annotation
+    was made on another version of the media, so its boxes, frame numbers or times do not belong to this one.
     """
     if not sample.media:
         return sample
     media = sample.media[0]
-    reason, detail = "decode_failed", failed.get(media.uri, "")
-    if media.uri in decoded:
+    if media.uri not in decoded:
+        reason, detail = failed[media.uri]
+    else:
         facts = decoded[media.uri]
         reason, detail = _mismatch(sample, facts)
         if not reason:
@@ -209,10 +227,14 @@ def finished(
 
 def _mismatch(sample: Sample, facts: dict[str, Any]) -> tuple[str, str]:
     media, size = sample.media[0], (facts["width"], facts["height"])
-    if (media.width or size[0], media.height or size[1]) != size:
+    placed = any(target.box or target.rle or target.track for target in sample.targets)
+    if placed and (media.width or size[0], media.height or size[1]) != size:
         return "size_mismatch", f"annotated on {media.width}x{media.height}, decoded {size[0]}x{size[1]}"
     if media.n_frames not in (None, facts["n_frames"]) and any(target.track for target in sample.targets):
         return "frame_count_mismatch", f"annotated on {media.n_frames} frames, decoded {facts['n_frames']}"
+    timed = media.kind == "video" and any(target.span_s for target in sample.targets)
+    if timed and media.fps and facts["fps"] and abs(facts["fps"] / media.fps - 1) > FPS_TOLERANCE:
+        return "fps_mismatch", f"annotated at {media.fps:g} frames/s, decoded {facts['fps']:g}"
     return "", ""
 
 
@@ -224,7 +246,7 @@ def _filled(media: Media, facts: dict[str, Any]) -> Media:
         height=facts["height"],
         n_frames=facts["n_frames"],
         fps=facts["fps"] if media.kind == "video" else media.fps,
-        duration_s=facts["duration_s"] if timed else media.duration_s,
+        duration_s=facts["media_duration_s"] if timed else media.duration_s,
     )
 
 

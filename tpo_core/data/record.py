@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Box = tuple[float, float, float, float]
 Span = tuple[float, float]
 
@@ -141,7 +141,7 @@ class Sample:
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _BOX = pa.list_(pa.float64(), 4)
-_RLE = pa.struct([("h", pa.int32()), ("w", pa.int32()), ("counts", pa.binary())])
+_RLE = pa.struct([("h", pa.int32()), ("w", pa.int32()), ("counts", pa.large_binary())])
 _MEDIA = pa.struct(
     [
         ("uri", pa.string()),

@@ -1,9 +1,14 @@
 """Shard sets: what preprocessing writes and training reads, as Arrow IPC files that are mapped, not loaded.
 
     manifest.json                  rows and sha256 of every file, counts by part, kind and data set, schema version
-    media/00000.arrow              one row a media, `MEDIA_SCHEMA`: its kept frames as JPEG bytes, their times, its size
+    media/<digest>.arrow           one row a media, `MEDIA_SCHEMA`: its kept frames as JPEG bytes, their times, its size
     samples/<part>-00000.arrow     one row a sample, `tpo_core.data.sample.SCHEMA`
+    samples/media.arrow            in which file and row each media is, `INDEX_SCHEMA`
     rejected.jsonl                 {uri, dataset, sample_id, reason, detail} of what was left out
+
+`media/` may lie elsewhere (`media_store` of the manifest) and be shared by sets, see `tpo_core.data.media_store`; where
+it is remote its files are fetched as they are needed. Every file is checked against its sha256 and schema before its
+first use on a machine.
 
 `Media.uri` of a stored sample is the key of its row in `media/`: the path below the data root (an absolute path or URI
 where the source lies elsewhere), with "#t=<start>,<end>" added when the sample is a part of the file.
@@ -18,7 +23,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +32,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from tpo_core.data.sample import KIND_OF_TASK, SCHEMA_VERSION, Sample, from_row, to_table
+from tpo_core.data.sample import KIND_OF_TASK, SCHEMA, SCHEMA_VERSION, Sample, from_row, to_table
 from tpo_core.errors import TpoError
+from tpo_core.storage import local
 from tpo_core.storage import uri as uris
+from tpo_core.storage.cache import cached, verify
 from tpo_core.storage.commit import fetch
 
 MANIFEST = "manifest.json"
+MEDIA_INDEX = "samples/media.arrow"
 REJECTED = "rejected.jsonl"
 SAMPLES_PER_FILE = 8192
+SAMPLE_BYTES_PER_FILE = 512 << 20  # a column of a batch holds 2 GiB; masks of long videos reach that in 8,192 samples
 MEDIA_ROWS_PER_BATCH = 16
+MEDIA_BYTES_PER_BATCH = 64 << 20
+OPEN_MEDIA_FILES = 256  # an evicted file of the cache takes disk space as long as it is mapped
 MEDIA_SCHEMA = pa.schema(
     [
         ("uri", pa.string()),
@@ -47,19 +58,24 @@ MEDIA_SCHEMA = pa.schema(
         ("n_frames", pa.int64()),
         ("fps", pa.float64()),
         ("duration_s", pa.float64()),
+        ("media_duration_s", pa.float64()),
         ("frame_index", pa.list_(pa.int32())),
         ("frame_times_s", pa.list_(pa.float64())),
         ("frames", pa.list_(pa.large_binary())),
         ("decoder", pa.string()),
+        ("features", pa.large_binary()),
+        ("features_dim", pa.int32()),
     ]
 )
+INDEX_SCHEMA = pa.schema([("key_hash", pa.uint64()), ("file", pa.int32()), ("row", pa.int32())])
 
 
 @dataclass(frozen=True)
 class MediaRow:
     """One stored media. `width`, `height`, `n_frames` and `fps` describe the original, `duration_s` the timeline of
     its samples (of the clip, where a sample is a part of a file). `frame_index` (T,) int64 says which frames of the
-    original are stored, `times_s` (T,) float64 when they are shown on that timeline."""
+    original are stored, `times_s` (T,) float64 when they are shown on that timeline. `media_duration_s` is that of the
+    whole file, `features_SD` (float16, one row a clip) None where no encoder was asked for."""
 
     uri: str
     kind: str
@@ -70,10 +86,12 @@ class MediaRow:
     n_frames: int
     fps: float | None
     duration_s: float
+    media_duration_s: float
     frame_index: np.ndarray
     times_s: np.ndarray
     decoder: str
     jpegs: pa.LargeBinaryArray
+    features_SD: np.ndarray | None
 
     def frames_THWC(self) -> np.ndarray:
         """The stored frames, uint8 RGB (T, stored_height, stored_width, 3)."""
@@ -86,44 +104,78 @@ def write_media_shard(path: Path, rows: Iterable[dict[str, Any]]) -> dict[str, A
     but only a batch of rows is held. Returns the file's record in the manifest: {rows, bytes, sha256}."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    total, held = 0, []
+    held: list[dict[str, Any]] = []
+    total = held_bytes = 0
     with pa.ipc.new_file(aside, MEDIA_SCHEMA) as writer:
+
+        def flush() -> None:
+            writer.write_batch(pa.RecordBatch.from_pylist(held, schema=MEDIA_SCHEMA))
+            held.clear()
+
         for row in rows:
             held.append(row)
-            total += 1
-            if len(held) == MEDIA_ROWS_PER_BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(held, schema=MEDIA_SCHEMA))
-                held = []
+            total, held_bytes = total + 1, held_bytes + sum(map(len, row["frames"]))
+            if len(held) == MEDIA_ROWS_PER_BATCH or held_bytes >= MEDIA_BYTES_PER_BATCH:
+                flush()
+                held_bytes = 0
         if held:
-            writer.write_batch(pa.RecordBatch.from_pylist(held, schema=MEDIA_SCHEMA))
-    record = {"rows": total, "bytes": aside.stat().st_size, "sha256": uris.sha256_file(aside)}
-    os.replace(aside, path)
-    return record
+            flush()
+    return _placed(aside, path, total)
 
 
 def write_samples(root: Path, part: str, samples: Iterable[Sample]) -> dict[str, dict[str, Any]]:
     """Writes `samples/<part>-NNNNN.arrow` below `root`, in the order given. Returns {file name: manifest record}."""
     records: dict[str, dict[str, Any]] = {}
     held: list[Sample] = []
+    held_bytes = 0
 
     def flush() -> None:
         name = f"samples/{part}-{len(records):05d}.arrow"
-        table, path = to_table(held), root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with pa.ipc.new_file(aside, table.schema) as writer:
-            writer.write_table(table)
-        records[name] = {"rows": len(held), "bytes": aside.stat().st_size, "sha256": uris.sha256_file(aside)}
-        os.replace(aside, path)
+        records[name] = _write_table(root / name, to_table(held))
         held.clear()
 
     for sample in samples:
         held.append(sample)
-        if len(held) == SAMPLES_PER_FILE:
+        held_bytes += _mask_bytes(sample)
+        if len(held) == SAMPLES_PER_FILE or held_bytes >= SAMPLE_BYTES_PER_FILE:
             flush()
+            held_bytes = 0
     if held:
         flush()
     return records
+
+
+def _mask_bytes(sample: Sample) -> int:
+    masks = [target.rle for target in sample.targets]
+    masks += [entry.rle for target in sample.targets for entry in target.track or ()]
+    return sum(len(mask.counts) for mask in masks if mask is not None)
+
+
+def write_media_index(root: Path, places: Iterable[tuple[str, int, int]]) -> dict[str, dict[str, Any]]:
+    """Writes `samples/media.arrow` from (key, file number, row); files are numbered in the order of their names."""
+    rows = [(_key_hash(key), file, row) for key, file, row in places]
+    columns = np.array(rows, np.uint64).reshape(-1, 3)
+    columns = columns[np.argsort(columns[:, 0], kind="stable")]
+    table = pa.table([columns[:, 0], *columns[:, 1:].astype(np.int32).T], schema=INDEX_SCHEMA)
+    return {MEDIA_INDEX: _write_table(root / MEDIA_INDEX, table)}
+
+
+def _key_hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+
+
+def _write_table(path: Path, table: pa.Table) -> dict[str, Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with pa.ipc.new_file(aside, table.schema) as writer:
+        writer.write_table(table)
+    return _placed(aside, path, table.num_rows)
+
+
+def _placed(aside: Path, path: Path, rows: int) -> dict[str, Any]:
+    record = {"rows": rows, "bytes": aside.stat().st_size, "sha256": uris.sha256_file(aside)}
+    os.replace(aside, path)
+    return record
 
 
 def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
@@ -136,7 +188,7 @@ class SampleTable:
     """The samples of one part: a sequence whose items are read from the mapped file when asked for."""
 
     def __init__(self, paths: list[Path]) -> None:
-        self._batches = [batch for path in paths for batch in _batches(path)]
+        self._batches = [batch for path in paths for batch in open_shard(path, SCHEMA)]
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + batch.num_rows)
@@ -176,17 +228,18 @@ class SampleTable:
 class ShardSet:
     """A finished shard set, opened by `ShardSet.open`."""
 
-    def __init__(self, root: Path, content: bytes) -> None:
+    def __init__(self, uri: str, root: Path, content: bytes) -> None:
         self.root = root
         self.manifest: dict[str, Any] = json.loads(content)
         self.digest = hashlib.sha256(content).hexdigest()
+        self.store = uris.resolve(uri, self.manifest.get("media_store", "media"))
         self._tables: dict[str, SampleTable] = {}
-        self._media: list[pa.RecordBatch] = []
-        self._rows: dict[str, tuple[int, int]] = {}
+        self._files = sorted(name for name in self.manifest["files"] if name.startswith("media/"))
+        self._media_file = lru_cache(OPEN_MEDIA_FILES)(self._open_media_file)
 
     @classmethod
     def open(cls, uri: str | Path) -> ShardSet:
-        """Opens the set that lies at a local path or URI; a remote one (committed) is copied here once.
+        """Opens the set that lies at a local path or URI; a remote one (committed) is copied here once, without media.
 
         Raises:
             TpoError: nothing finished lies there, or it was written with another schema version.
@@ -196,7 +249,7 @@ class ShardSet:
             content = (root / MANIFEST).read_bytes()
         except FileNotFoundError:
             raise TpoError(f"no finished shard set at {uri}: run preprocessing, or correct the path") from None
-        shards = cls(root, content)
+        shards = cls(str(uri), root, content)
         version = shards.manifest["schema_version"]
         if version != SCHEMA_VERSION:
             raise TpoError(
@@ -220,36 +273,68 @@ class ShardSet:
         self._require(part)
         if part not in self._tables:
             names = sorted(name for name in self.manifest["files"] if name.startswith(f"samples/{part}-"))
-            self._tables[part] = SampleTable([self.root / name for name in names])
+            self._tables[part] = SampleTable([self._checked(name) for name in names])
         return self._tables[part]
 
     def media(self, uri: str) -> MediaRow:
         """The media row of a key (`Media.uri` of a sample). Raises KeyError when there is none."""
-        if not self._rows:
-            self._index_media()
-        number, row = self._rows[uri]
-        values = {name: self._media[number].column(name)[row] for name in MEDIA_SCHEMA.names}
+        batch, row = self._locate(uri)
+        values = {name: batch.column(name)[row] for name in MEDIA_SCHEMA.names}
         frames = values.pop("frames").values
+        features, dim = values.pop("features").as_py(), values.pop("features_dim").as_py()
         plain = {name: value.as_py() for name, value in values.items() if not name.startswith("frame_")}
         return MediaRow(
             **plain,
             frame_index=values["frame_index"].values.to_numpy().astype(np.int64),
             times_s=values["frame_times_s"].values.to_numpy(),
             jpegs=frames,
+            features_SD=None if features is None else np.frombuffer(features, np.float16).reshape(-1, dim),
         )
 
-    def _index_media(self) -> None:
-        for name in sorted(name for name in self.manifest["files"] if name.startswith("media/")):
-            for batch in _batches(self.root / name):
-                for row, uri in enumerate(batch.column("uri").to_pylist()):
-                    self._rows[uri] = (len(self._media), row)
-                self._media.append(batch)
+    def _locate(self, key: str) -> tuple[pa.RecordBatch, int]:
+        hashes, files, rows = self._index
+        wanted = np.uint64(_key_hash(key))
+        for at in range(*np.searchsorted(hashes, [wanted, wanted + np.uint64(1)])):
+            row = int(rows[at])
+            for batch in self._media_file(self._files[files[at]]):
+                if row < batch.num_rows:
+                    if batch.column("uri")[row].as_py() == key:
+                        return batch, row
+                    break
+                row -= batch.num_rows
+        raise KeyError(key)
+
+    @cached_property
+    def _index(self) -> list[np.ndarray]:
+        """Hash of the key (ascending), file number and row of every media: 16 bytes each, where a dict takes 200."""
+        table = pa.Table.from_batches(open_shard(self._checked(MEDIA_INDEX), INDEX_SCHEMA), INDEX_SCHEMA)
+        return [column.combine_chunks().to_numpy() for column in table.columns]
+
+    def _open_media_file(self, name: str) -> list[pa.RecordBatch]:
+        if uris.is_local(self.store):
+            return open_shard(self._checked(name), MEDIA_SCHEMA)
+        record, uri = self.manifest["files"][name], uris.join(self.store, name.removeprefix("media/"))
+        return open_shard(cached(uri, record["bytes"], record["sha256"]), MEDIA_SCHEMA)
+
+    def _checked(self, name: str) -> Path:
+        """The path of a local file of the set, once it is known to be whole."""
+        place = uris.join(self.store, name.removeprefix("media/")) if name.startswith("media/") else self.root / name
+        path = local.to_path(str(place))
+        record = self.manifest["files"][name]
+        verify(path, record["bytes"], record["sha256"])
+        return path
 
     def _require(self, part: str) -> None:
         if part not in self.manifest["counts"]:
             raise TpoError(f"the shard set at {self.root} has no part {part!r}; it has {', '.join(self.parts)}")
 
 
-def _batches(path: Path) -> list[pa.RecordBatch]:
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+def open_shard(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
+    """The batches of a file, mapped. TpoError that names the file when it is not of this schema."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    except pa.ArrowInvalid as error:
+        raise TpoError(f"{path} is no Arrow file ({error}): delete it and run preprocessing again") from error
+    if not reader.schema.equals(schema):
+        raise TpoError(f"{path} has another schema than this code reads: delete it and run preprocessing again")
     return [reader.get_batch(number) for number in range(reader.num_record_batches)]

@@ -6,6 +6,7 @@ Every write is atomic: a reader sees the old content or the new, never a part. N
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -58,6 +59,17 @@ def join(base: str | Path, *parts: str) -> str:
         else:
             joined = f"{joined.rstrip('/')}/{part}" if joined != "/" else f"/{part}"
     return joined
+
+
+def absolute(uri: str | Path) -> str:
+    """A relative path made absolute, because other processes may run elsewhere; anything else as it is."""
+    return str(uri) if "://" in str(uri) else os.path.abspath(uri)
+
+
+def resolve(folder: str | Path, relative: str) -> str:
+    """The URI of a path that is relative to a folder and may climb out of it by `..`."""
+    scheme, sign, path = join(folder, relative).rpartition("://")
+    return f"{scheme}{sign}{posixpath.normpath(path)}"
 
 
 def exists(uri: str | Path) -> bool:

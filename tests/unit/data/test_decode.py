@@ -14,8 +14,17 @@ from PIL import Image
 from tpo_core.data import decode, frame_reader
 from tpo_core.data.decode import decode_with_decord, decode_with_pyav
 from tpo_core.data.frame_reader import FrameReader
-from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, FeatureRequest, select_frames, stored_size
+from tpo_core.data.frames import (
+    DecodedMedia,
+    DecodeError,
+    DecodeRequest,
+    FeatureRequest,
+    FetchError,
+    select_frames,
+    stored_size,
+)
 from tpo_core.errors import TpoError
+from tpo_core.storage import uri
 
 RATE = 10
 
@@ -190,6 +199,30 @@ def test_damaged_files_raise_one_line_and_leave_the_reader_usable(tmp_path, clip
 def test_a_missing_file_is_told_as_such(tmp_path, reader):
     with pytest.raises(DecodeError, match=r"none\.mp4: no such file$"):
         reader.decode(request(tmp_path / "none.mp4", n_frames=4))
+
+
+def test_a_storage_that_fails_is_not_a_damaged_file(tmp_path, bucket, monkeypatch):
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
+    uri.write_bytes(f"{bucket}/a.png", (tmp_path / "a.png").read_bytes())
+    asked = DecodeRequest(f"{bucket}/a.png", "image", 24, n_frames=1)
+    with FrameReader(deadline_s=60) as reader:
+        assert reader.decode(asked).width == 32
+        with pytest.raises(DecodeError, match="no such file"):
+            reader.decode(DecodeRequest(f"{bucket}/b.png", "image", 24, n_frames=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(uri, "read_bytes", broken)
+        with pytest.raises(FetchError, match=r"a\.png: AWS Error SLOW_DOWN"):
+            decode.decode_stills(asked)
+    with FrameReader(deadline_s=60, decoders=(outage, decode_with_pyav)) as reader, pytest.raises(FetchError):
+        reader.decode(DecodeRequest(f"{bucket}/a.mp4", "video", 24, n_frames=1))
+
+
+def broken(_uri: str) -> bytes:
+    raise OSError("AWS Error SLOW_DOWN\nduring GetObject")
+
+
+def outage(request: DecodeRequest) -> DecodedMedia:
+    raise FetchError(f"{request.uri}: no answer")
 
 
 def test_a_cut_file_whose_header_promises_more_frames_is_refused(tmp_path, reader):

@@ -1,17 +1,13 @@
 """What is asked of the decoder for the samples that name a media."""
 
 import json
+from pathlib import Path
 
 from tpo_core.config.schema import DataConfig, FramesConfig
-from tpo_core.data.intake import RejectLog, Wish, media_key, read_sources
-from tpo_core.data.preprocess import plan_shards
-from tpo_core.data.sample import Clip, Media
+from tpo_core.data.intake import RejectLog, Wish, finished, media_key, read_sources
+from tpo_core.data.sample import ANSWER_MARKER, Clip, Media, Provenance, Sample, Target, Turn
 
 FRAMES = FramesConfig(n_frames=8, short_side_px=96)
-
-
-def wishes(count: int) -> dict[str, Wish]:
-    return {f"v/{k:05d}.mp4": Wish(Media(f"{k}.mp4", "video")) for k in range(count)}
 
 
 def test_keys_are_below_the_data_root_and_tell_clips_apart():
@@ -22,33 +18,14 @@ def test_keys_are_below_the_data_root_and_tell_clips_apart():
 
 
 def test_a_request_reads_the_file_of_a_clip_and_asks_for_the_frames_that_targets_need():
-    wish = Wish(Media("a.mp4", "video", fps=25.0, clip_s=Clip(60.0, 210.0)), prefer={8, 4}, also={3})
+    wish = Wish(
+        Media("a.mp4", "video", fps=25.0, clip_s=Clip(60.0, 210.0)), prefer=frozenset({8, 4}), also=frozenset({3})
+    )
     request = wish.request("own/a.mp4#t=60.0,210.0", "s3://bucket", FRAMES)
     assert (request.uri, request.clip_s, request.n_frames) == ("s3://bucket/own/a.mp4", (60.0, 210.0), 8)
     assert (request.prefer_frames, request.also_frames) == ((4, 8), (3,))
     assert request.fps is None  # a video tells its own
     assert (request.short_side_px, request.jpeg_quality) == (96, FRAMES.jpeg_quality)
-
-
-def test_shard_files_hold_every_media_once_and_do_not_depend_on_the_order_of_reading():
-    jobs = plan_shards(wishes(1000), "/data", FRAMES, 256)
-    assert [key for job in jobs for key in job.requests] == sorted(wishes(1000))
-    assert len(jobs) == 16
-    backwards = dict(reversed(wishes(1000).items()))
-    assert [job.digest() for job in plan_shards(backwards, "/elsewhere", FRAMES, 256)] == [job.digest() for job in jobs]
-
-
-def test_the_number_of_shard_files_follows_the_aimed_size():
-    assert [len(plan_shards(wishes(count), None, FRAMES, 1)) for count in (0, 1, 9, 3000)] == [0, 1, 2, 99]
-
-
-def test_other_frames_or_targets_change_what_a_shard_file_is_asked():
-    (before,) = plan_shards(wishes(3), None, FRAMES, 256)
-    (other_frames,) = plan_shards(wishes(3), None, FRAMES.model_copy(update={"n_frames": 9}), 256)
-    named = wishes(3)
-    named["v/00001.mp4"].also.add(5)
-    (other_targets,) = plan_shards(named, None, FRAMES, 256)
-    assert len({before.digest(), other_frames.digest(), other_targets.digest()}) == 3
 
 
 def test_a_limit_takes_the_first_samples_and_asks_only_for_their_media(tmp_path):
@@ -75,3 +52,31 @@ def test_a_limit_takes_the_first_samples_and_asks_only_for_their_media(tmp_path)
     assert kept == {"train": ["own/0", "own/1", "own/2"]}
     assert sorted(found) == ["0.mp4", "1.mp4", "2.mp4"]
     assert lines == ["read own: 3 samples for train, 0 rejected"]
+
+
+def filled(media: Media, target: Target, **facts) -> tuple[str | None, Sample | None]:
+    """The reason, or the sample, that one sample on a decoded media ends as."""
+    sample = Sample(
+        "own/1", "own", "train", "span" if target.span_s else "box", (media,),
+        (Turn("assistant", ANSWER_MARKER["temporal" if target.span_s else "region"], (), (0,)),),
+        Provenance("train.jsonl", 0, "1", "jsonl"), targets=(target,),
+    )  # fmt: skip
+    decoded = {"width": 64, "height": 48, "n_frames": 100, "fps": 25.0, "media_duration_s": 4.0, **facts}
+    log = RejectLog(Path("unused"), 1.0)
+    final = finished(sample, {media.uri: decoded}, {}, log)
+    return (str(log.rows[0]["reason"]) if log.rows else None), final
+
+
+def test_times_that_were_made_at_another_rate_are_refused():
+    span = Target("span", span_s=(1.0, 2.0))
+    assert filled(Media("a.mp4", "video", fps=30.0), span)[0] == "fps_mismatch"
+    assert filled(Media("a.mp4", "video", fps=25.1), span)[0] is None
+    assert filled(Media("a.mp4", "video", fps=30.0), Target("box", box=(1, 1, 9, 9), frame=3))[0] is None
+    _, final = filled(Media("a.mp4", "video"), span)
+    assert (final.media[0].fps, final.media[0].duration_s, final.media[0].n_frames) == (25.0, 4.0, 100)
+
+
+def test_a_size_that_differs_matters_where_something_has_a_place_in_the_picture():
+    assert filled(Media("a.mp4", "video", width=128, height=96), Target("box", box=(1, 1, 9, 9)))[0] == "size_mismatch"
+    _, final = filled(Media("a.mp4", "video", width=128, height=96), Target("span", span_s=(1.0, 2.0)))
+    assert (final.media[0].width, final.media[0].height) == (64, 48)

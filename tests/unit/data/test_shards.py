@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.media_files import write_media
 from tpo_core.data.sample import SCHEMA_VERSION, Media, Provenance, Rle, Sample, Target, TrackEntry, Turn, kind_of
 from tpo_core.data.shards import ShardSet, write_manifest, write_media_shard, write_samples
 from tpo_core.errors import TpoError
@@ -47,7 +48,7 @@ def media_row(number: int, n_frames: int = 3) -> dict:
 
 @pytest.fixture
 def written(tmp_path):
-    files = {"media/00000.arrow": write_media_shard(tmp_path / "media/00000.arrow", map(media_row, range(40)))}
+    files = write_media(tmp_path, map(media_row, range(40)))
     samples = [make_sample(k, "mask" if k % 3 == 0 else "span") for k in range(20)]
     files.update(write_samples(tmp_path, "train", samples))
     write_manifest(tmp_path, {"files": files, "counts": {"train": {"mask": {"set": 7}, "temporal": {"set": 13}}}})

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.media_files import write_media
 from tpo_core.data.loader import Example
 from tpo_core.data.record import Media, Provenance, Sample, Target, TrackEntry, Turn
 from tpo_core.data.rle import encode
-from tpo_core.data.shards import ShardSet, write_manifest, write_media_shard, write_samples
+from tpo_core.data.shards import ShardSet, write_manifest, write_samples
 from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
 from tpo_core.models.tpo import Answer
 
@@ -114,7 +115,7 @@ def media_row(sample: Sample) -> dict:
 def write_shards(root: Path, parts: dict[str, list[Sample]]) -> Path:
     """A finished shard set with these samples."""
     everything = {sample.media[0].uri: sample for samples in parts.values() for sample in samples}
-    files = {"media/00000.arrow": write_media_shard(root / "media/00000.arrow", map(media_row, everything.values()))}
+    files = write_media(root, map(media_row, everything.values()))
     for part, samples in parts.items():
         files |= write_samples(root, part, samples)
     write_manifest(root, {"files": files, "counts": {part: {"all": {"tiny": len(s)}} for part, s in parts.items()}})

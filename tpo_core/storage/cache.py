@@ -1,0 +1,94 @@
+"""Files of known size and SHA-256: checked once a machine, and copies of remote ones kept within a limit.
+
+Copies lie in <scratch>/shards, $TPO_CACHE_GIB of them at most (100 unless it is set); the ones that were used longest
+ago go first. A file that another process has mapped stays readable to it when its name is removed.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tpo_core.errors import TpoError
+from tpo_core.storage import local
+from tpo_core.storage import uri as uris
+
+DEFAULT_GIB = 100.0
+
+
+def verify(path: Path, size_bytes: int, sha256: str) -> None:
+    """TpoError that names the file when it is missing or not what was written. The checksum of an unchanged file is
+    computed once a machine: a note in the scratch folder says that it was right."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise TpoError(f"{path} is missing: run preprocessing again") from None
+    if stat.st_size != size_bytes:
+        raise TpoError(f"{path} is damaged ({stat.st_size} bytes, {size_bytes} were written): {_REMEDY}")
+    seen = f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns} {sha256}"
+    note = uris.scratch_dir() / "verified" / hashlib.sha256(seen.encode()).hexdigest()
+    if note.exists():
+        return
+    if uris.sha256_file(path) != sha256:
+        raise TpoError(f"{path} is damaged (its checksum is not the recorded one): {_REMEDY}")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.touch()
+
+
+_REMEDY = "delete it and run preprocessing again"
+
+
+def limit_bytes() -> int:
+    """What $TPO_CACHE_GIB allows. TpoError when it is no number."""
+    text = os.environ.get("TPO_CACHE_GIB", f"{DEFAULT_GIB}")
+    try:
+        return int(float(text) * 2**30)
+    except ValueError:
+        raise TpoError(f"TPO_CACHE_GIB={text!r} is no number of GiB") from None
+
+
+def cached(uri: str, size_bytes: int, sha256: str) -> Path:
+    """A local copy of a remote file, fetched once a machine however many processes ask.
+
+    Raises:
+        TpoError: what is there is not what was written, or the disk is full.
+    """
+    folder = uris.scratch_dir() / "shards"
+    path = folder / f"{sha256}.arrow"
+    with _locked(folder / f".{sha256}.lock"):
+        if path.exists() and path.stat().st_size == size_bytes:
+            os.utime(path)
+            return path
+        _make_room(folder, size_bytes)
+        aside = folder / f".{sha256}.{os.getpid()}"
+        try:
+            with local.disk_full_told(path):
+                uris.copy_here(uri, aside)
+            if aside.stat().st_size != size_bytes or uris.sha256_file(aside) != sha256:
+                raise TpoError(f"{uri} is damaged (it is not what its checksum says): {_REMEDY}")
+            os.replace(aside, path)
+        except FileNotFoundError:
+            raise TpoError(f"{uri} is missing: run preprocessing again") from None
+        finally:
+            aside.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_room(folder: Path, size_bytes: int) -> None:
+    stats = {path: path.stat() for path in folder.glob("*.arrow")}
+    kept = sum(stat.st_size for stat in stats.values())
+    for path, stat in sorted(stats.items(), key=lambda item: item[1].st_mtime_ns):
+        if kept + size_bytes <= limit_bytes():
+            return
+        path.unlink(missing_ok=True)
+        kept -= stat.st_size
