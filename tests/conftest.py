@@ -8,6 +8,13 @@ from tests.s3_server import KEYS, s3_server
 from tpo_core.storage import s3
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_scratch_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TPO_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory):
     with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:

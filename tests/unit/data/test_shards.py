@@ -5,13 +5,15 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from tests.media_files import write_media
 from tpo_core.data.sample import SCHEMA_VERSION, Media, Provenance, Rle, Sample, Target, TrackEntry, Turn, kind_of
-from tpo_core.data.shards import ShardSet, write_manifest, write_media_shard, write_samples
+from tpo_core.data.shards import ShardSet, write_manifest, write_media_index, write_media_shard, write_samples
 from tpo_core.errors import TpoError
+from tpo_core.storage.uri import sha256_file
 
 
 def make_sample(number: int, task: str = "span") -> Sample:
@@ -142,3 +144,80 @@ def test_a_failure_while_writing_leaves_no_shard(tmp_path):
     with pytest.raises(RuntimeError, match="planted"):
         write_media_shard(tmp_path / "media/00000.arrow", rows())
     assert not (tmp_path / "media/00000.arrow").exists()
+
+
+@pytest.mark.parametrize("name", ["media/00000.arrow", "samples/train-00000.arrow", "samples/media.arrow"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "another schema"])
+def test_a_file_that_is_not_what_was_written_is_named(written, tmp_path, monkeypatch, name, damage):
+    monkeypatch.setenv("TPO_SCRATCH", str(tmp_path / "scratch"))
+    root, _ = written
+    path, manifest = root / name, ShardSet.open(written[0]).manifest
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        path.unlink()
+    elif damage == "another schema":
+        with pa.ipc.new_file(path, pa.schema([("x", pa.int8())])) as writer:
+            writer.write_table(pa.table({"x": pa.array([1], pa.int8())}))
+        manifest["files"][name] = {"rows": 1, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        write_manifest(root, manifest)
+    else:
+        path.write_bytes(content if damage == "flipped" else content[:-1])
+    with pytest.raises(TpoError, match=rf"{name} (is damaged|is missing|has another schema)") as caught:
+        use_all(ShardSet.open(root))
+    assert "\n" not in str(caught.value)
+
+
+def use_all(shards: ShardSet) -> None:
+    for sample in shards.samples("train"):
+        shards.media(sample.media[0].uri)
+
+
+def test_media_are_found_in_any_file_and_equal_hashes_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("tpo_core.data.shards._key_hash", lambda key: len(key))
+    full = [{"features": None, "features_dim": None, "media_duration_s": 3.0} | media_row(k) for k in range(60)]
+    files, places = {}, []
+    for number in range(3):
+        rows = full[number * 20 : (number + 1) * 20]
+        files[f"media/{number}.arrow"] = write_media_shard(tmp_path / f"media/{number}.arrow", rows)
+        places += [(row["uri"], number, at) for at, row in enumerate(rows)]
+    files |= write_media_index(tmp_path, places)
+    write_manifest(tmp_path, {"files": files, "counts": {}})
+    shards = ShardSet.open(tmp_path)
+    assert [shards.media(row["uri"]).uri for row in full] == [row["uri"] for row in full]
+    with pytest.raises(KeyError):
+        shards.media("videos/xx.mp4")
+
+
+def test_features_come_back_as_they_were(tmp_path):
+    vectors = np.arange(6, dtype=np.float16).reshape(3, 2)
+    rows = [media_row(0) | {"features": vectors.tobytes(), "features_dim": 2}, media_row(1)]
+    write_manifest(tmp_path, {"files": write_media(tmp_path, rows), "counts": {}})
+    shards = ShardSet.open(tmp_path)
+    assert (shards.media("videos/0.mp4").features_SD == vectors).all()
+    assert shards.media("videos/1.mp4").features_SD is None
+
+
+def masked(number: int, size_bytes: int) -> Sample:
+    track = (TrackEntry(0, True, rle=Rle(9, 9, b"0" * size_bytes)),)
+    return replace(make_sample(number, "mask"), targets=(Target("track", track=track),))
+
+
+def test_large_masks_are_spread_over_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tpo_core.data.shards.SAMPLE_BYTES_PER_FILE", 1000)
+    files = write_samples(tmp_path, "train", [masked(number, 400) for number in range(7)])
+    assert [record["rows"] for record in files.values()] == [3, 3, 1]
+
+
+@pytest.mark.slow
+def test_a_column_of_more_than_two_gib_comes_back(tmp_path):
+    """One film whose frames take 2.1 GiB, as a column of 32-bit offsets could not hold."""
+    frame = bytes(70 << 20)
+    row = media_row(0) | {"frames": [frame] * 31, "frame_index": list(range(31)), "frame_times_s": [0.0] * 31}
+    write_manifest(tmp_path, {"files": write_media(tmp_path, [row, media_row(1)]), "counts": {}})
+    shards = ShardSet.open(tmp_path)
+    jpegs = shards.media("videos/0.mp4").jpegs
+    assert len(jpegs) == 31
+    assert jpegs.nbytes > 2 << 30
+    assert len(jpegs[30].as_buffer()) == len(frame)
+    assert shards.media("videos/1.mp4").frames_THWC()[0, 0, 0].tolist() == [1, 0, 0]
