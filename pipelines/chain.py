@@ -8,6 +8,7 @@ A step here is thin: it hands a part of the recipe to the room that does the wor
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,13 +20,15 @@ from tpo_core.data.media_store import MediaStore
 from tpo_core.data.preprocess import preprocess
 from tpo_core.data.quickstart.write import write_quickstart
 from tpo_core.data.shards import ShardSet
+from tpo_core.errors import TpoError
 from tpo_core.evaluation.curves import loss_curves
 from tpo_core.evaluation.evaluate import evaluate_part
 from tpo_core.execution.fingerprint import fingerprint
 from tpo_core.execution.provenance import commit
+from tpo_core.execution.runner import newest
 from tpo_core.execution.steps import Step, StepContext
 from tpo_core.models.source import identify
-from tpo_core.storage.uri import absolute, join
+from tpo_core.storage.uri import absolute, exists, join, tree_stamp
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
 from tpo_core.train.phase import read_history
@@ -112,8 +115,30 @@ class Chain:
         )
 
 
+def content(recipe: Recipe) -> dict[str, Any]:
+    """What lies at the roots of the sources now, by root, so that new labels or media are another data set.
+
+    Roots below the generator's output are left to the step that writes it. For a root that is gone or out of reach from
+    here, what it held when it was preprocessed last counts: of data preprocessed once, nothing but the shards need be
+    left, and a step that reads it says what is wrong.
+    """
+    data = recipe.data
+    roots = {source.root for source in data.sources}
+    if data.root is None:
+        roots = {root for root in roots if "://" in root or root.startswith("/")}
+    last = newest(join(recipe.work_uri, "preprocess")) if roots else None
+    stamps = {} if last is None else last.identity.get("content", {})
+    for root in roots:
+        place = join(data.root or "", root)
+        with suppress(TpoError):
+            if exists(place):
+                stamps[root] = tree_stamp(place, without=recipe.work_uri)
+    return {"content": {root: stamps.get(root) for root in sorted(roots)}} if roots else {}
+
+
 def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
-    """All steps of a recipe, inputs before the steps that read them. Reads the base model's identity, touches nothing.
+    """All steps of a recipe, inputs before the steps that read them. Reads the base model's identity and
+    lists the data sets, touches nothing.
 
     Raises TpoError when there is no such base model, reader or reader's option, or no source to evaluate on.
     """
@@ -124,7 +149,7 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     rendered = ("render",) if recipe.data.generator is not None and recipe.data.root is None else ()
     if rendered:
         steps.append(Step("render", chain.render, {"generator": data["generator"]}))
-    steps.append(Step("preprocess", chain.preprocess, {"data": data}, rendered))
+    steps.append(Step("preprocess", chain.preprocess, {"data": data} | content(recipe), rendered))
     measured = {"evaluation": identity(recipe.evaluation)}
     model = identity(recipe.model) | {"base": identify(recipe.model.base)}
     base = {name: model[name] for name in ("base", "backbone")}

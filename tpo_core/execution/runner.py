@@ -92,7 +92,7 @@ def _why(job: _Job, work_uri: str) -> tuple[str, str]:
     """RESUME or RUN, and the reason."""
     if job.staging.is_dir() and any(job.staging.iterdir()):
         return "RESUME", f"left unfinished {ago(time.time() - job.staging.stat().st_mtime)}"
-    earlier = _newest(uris.join(work_uri, job.step.name))
+    earlier = newest(uris.join(work_uri, job.step.name))
     if earlier is None:
         return "RUN", "no earlier result"
     changes = list(differences(earlier.identity, job.step.identity))
@@ -107,7 +107,7 @@ def _why(job: _Job, work_uri: str) -> tuple[str, str]:
     return "RUN", ", ".join(changes[:SHOWN]) + more
 
 
-def _newest(folder: str) -> Artifact | None:
+def newest(folder: str) -> Artifact | None:
     """The artifact of a step that finished last."""
     found = [uris.join(folder, name) for name in uris.list_names(folder) if "." not in name]
     artifacts = [Artifact.load(uri) for uri in found if is_committed(uri)]

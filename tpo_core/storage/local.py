@@ -119,6 +119,15 @@ def entries(uri: str) -> dict[str, Entry]:
         return {each.name: _entry(each.stat()) for each in found if each.is_file()}
 
 
+def tree(uri: str) -> Iterator[tuple[str, Entry]]:
+    root = to_path(uri)
+    for folder, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):  # a link to nothing, or a file that goes meanwhile
+                yield path.relative_to(root).as_posix(), _entry(path.stat())
+
+
 def entry(uri: str) -> Entry | None:
     try:
         return _entry(to_path(uri).stat())

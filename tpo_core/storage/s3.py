@@ -126,6 +126,15 @@ def entries(uri: str) -> dict[str, Entry]:
     return found
 
 
+def tree(uri: str) -> Iterator[tuple[str, Entry]]:
+    bucket, key = split(uri)
+    prefix = f"{key}/" if key else ""
+    with _told(uri):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for each in page.get("Contents", []):
+                yield each["Key"].removeprefix(prefix), Entry(each["Size"], each["ETag"].strip('"'))
+
+
 def entry(uri: str) -> Entry | None:
     bucket, key = split(uri)
     try:

@@ -8,6 +8,7 @@ import json
 import os
 import posixpath
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -29,6 +30,7 @@ class Store(Protocol):
     def list_names(self, uri: str) -> list[str]: ...
     def entries(self, uri: str) -> dict[str, Entry]: ...
     def entry(self, uri: str) -> Entry | None: ...
+    def tree(self, uri: str) -> Iterator[tuple[str, Entry]]: ...
     def put_file(self, path: Path, uri: str) -> None: ...
     def size_bytes(self, uri: str) -> int: ...
     def delete(self, uri: str) -> None: ...
@@ -115,6 +117,18 @@ def list_names(uri: str | Path) -> list[str]:
 def entries(uri: str | Path) -> dict[str, Entry]:
     """The files directly below a folder, by name, from one listing; empty if it is not there."""
     return _store(uri).entries(str(uri))
+
+
+def tree_stamp(uri: str | Path, *, without: str | Path = "") -> str:
+    """What tells the content of a folder from another: a SHA-256 over the names, sizes and tags of all files below it,
+    from listings alone. Hidden files, and what lies below the folder `without`, do not count."""
+    skipped = absolute(without).removeprefix(f"{absolute(uri).rstrip('/')}/") if without else ""
+    lines = [
+        f"{name}\0{each.size_bytes}\0{each.tag}\n"
+        for name, each in _store(uri).tree(str(uri))
+        if not (name.startswith(".") or "/." in name or (skipped and name.startswith(f"{skipped}/")))
+    ]
+    return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def entry(uri: str | Path) -> Entry | None:

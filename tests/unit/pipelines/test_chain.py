@@ -183,6 +183,28 @@ def test_a_bucket_is_not_looked_at_before_it_is_read(tmp_path):
     assert run_chain(arguments, doc=None) == 0
 
 
+def test_new_labels_are_another_data_set_and_all_that_reads_it_runs_again(tmp_path):
+    for folder in ("train", "val"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        (tmp_path / "data" / folder / "labels.json").write_text("[]")
+    before = fingerprints(steps_of(f"data.root={tmp_path / 'data'}"))
+    assert fingerprints(steps_of(f"data.root={tmp_path / 'data'}")) == before
+    (tmp_path / "data/train/labels.json").write_text("[1]")
+    after = fingerprints(steps_of(f"data.root={tmp_path / 'data'}"))
+    assert {name for name in before if before[name] != after[name]} == before.keys()
+
+
+def test_data_that_is_gone_counts_as_what_it_was(tmp_path):
+    data, work = tmp_path / "data", f"work_uri={tmp_path / 'work'}"
+    (data / "train").mkdir(parents=True)
+    (data / "train/labels.json").write_text("[]")
+    preprocessed = next(step for step in steps_of(work, f"data.root={data}") if step.name == "preprocess")
+    run_steps([replace(preprocessed, fn=lambda ctx: {})], str(tmp_path / "work"), echo=lambda line: None)
+    shutil.rmtree(data)
+    again = next(step for step in steps_of(work, f"data.root={data}") if step.name == "preprocess")
+    assert again.identity == preprocessed.identity
+
+
 def test_data_that_was_preprocessed_may_be_gone(tmp_path):
     gone = "data.root=/none/here"
     preprocessed = next(step for step in steps_of(gone) if step.name == "preprocess")

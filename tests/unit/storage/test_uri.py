@@ -183,3 +183,18 @@ def test_a_file_moves_to_its_place_and_is_copied_back(root, tmp_path):
     assert (tmp_path / "back").read_bytes() == content
     with pytest.raises(FileNotFoundError):
         uri.copy_here(f"{root}/none", tmp_path / "none")
+
+
+def test_the_stamp_of_a_folder_follows_every_file_below_it(root):
+    for name in ("a.json", "videos/1.mp4", ".hidden/x", "runs/out.bin"):
+        uri.write_bytes(f"{root}/{name}", b"12345")
+    before = uri.tree_stamp(root, without=f"{root}/runs")
+    uri.write_bytes(f"{root}/.hidden/x", b"1")
+    uri.write_bytes(f"{root}/runs/out.bin", b"1")
+    assert uri.tree_stamp(root, without=f"{root}/runs") == before
+    assert uri.tree_stamp(root) != before
+    uri.write_bytes(f"{root}/videos/1.mp4", b"54321")
+    changed = uri.tree_stamp(root, without=f"{root}/runs")
+    uri.write_bytes(f"{root}/videos/2.mp4", b"")
+    assert len({before, changed, uri.tree_stamp(root, without=f"{root}/runs")}) == 3
+    assert uri.tree_stamp(f"{root}/nothing") == uri.tree_stamp(f"{root}/none")
