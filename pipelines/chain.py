@@ -19,6 +19,7 @@ from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.media_store import MediaStore
 from tpo_core.data.preprocess import preprocess
 from tpo_core.data.quickstart.write import write_quickstart
+from tpo_core.data.sample import SCHEMA_VERSION
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 from tpo_core.evaluation.curves import loss_curves
@@ -149,7 +150,7 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     rendered = ("render",) if recipe.data.generator is not None and recipe.data.root is None else ()
     if rendered:
         steps.append(Step("render", chain.render, {"generator": data["generator"]}))
-    steps.append(Step("preprocess", chain.preprocess, {"data": data} | content(recipe), rendered))
+    steps.append(Step("preprocess", chain.preprocess, {"data": data} | content(recipe), rendered, SCHEMA_VERSION))
     measured = {"evaluation": identity(recipe.evaluation)}
     model = identity(recipe.model) | {"base": identify(recipe.model.base)}
     base = {name: model[name] for name in ("base", "backbone")}
