@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from tpo_core.train.loop import Row
 
@@ -72,14 +73,21 @@ class Follower:
         for path, as_text in self.files.items():
             if not path.exists():
                 continue
-            self.offsets[path] = min(self.offsets[path], path.stat().st_size)
             with path.open("rb") as file:
+                self.offsets[path] = _line_start(file, self.offsets[path])
                 file.seek(self.offsets[path])
                 new = file.read()
             complete = new[: new.rfind(b"\n") + 1]
             self.offsets[path] += len(complete)
             for line in complete.decode().splitlines():
                 self.echo(as_text(line))
+
+
+def _line_start(file: BinaryIO, offset: int) -> int:
+    """`offset`, or the start of the line it lies in: a file that shrank may have grown again before it is looked at."""
+    file.seek(0)
+    known = file.read(offset)
+    return known.rfind(b"\n") + 1
 
 
 def row_line(name: str) -> Callable[[str], str]:

@@ -48,3 +48,12 @@ def test_follower_goes_on_from_the_new_end_of_a_file_that_shrank(tmp_path):
         with path.open("a") as file:
             file.write("2 again\n")
     assert seen == ["2 again"]
+
+
+def test_follower_reads_whole_lines_of_a_file_that_shrank_and_grew_between_two_looks(tmp_path):
+    path, seen = tmp_path / "history", []
+    path.write_text("first line\n")
+    follower = Follower({path: str}, seen.append)
+    path.write_text("a\nanother, longer line\nlast\n")
+    follower.poll()
+    assert seen == ["another, longer line", "last"]
