@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from tpo_core.train.loop import Row
 
+LONGEST_LINE_BYTES = 65_536
 POLL_S = 0.5
 
 
@@ -85,9 +86,10 @@ class Follower:
 
 def _line_start(file: BinaryIO, offset: int) -> int:
     """`offset`, or the start of the line it lies in: a file that shrank may have grown again before it is looked at."""
-    file.seek(0)
-    known = file.read(offset)
-    return known.rfind(b"\n") + 1
+    begin = max(0, offset - LONGEST_LINE_BYTES)
+    file.seek(begin)
+    known = file.read(offset - begin)
+    return begin + known.rfind(b"\n") + 1
 
 
 def row_line(name: str) -> Callable[[str], str]:
