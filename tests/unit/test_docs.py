@@ -98,3 +98,10 @@ def test_options_of_the_quoted_commands_are_known():
     assert quoted
     for arguments in quoted:
         _parser().parse_args(shlex.split(arguments, comments=True))
+
+
+def test_the_table_of_formats_has_every_reader_and_no_other():
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| `(\w+)` \|$", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
+    assert {name: (summary, split) for name, summary, split in rows} == {
+        name: (reader.summary, reader.default_split) for name, reader in READERS.items()
+    }
