@@ -1,5 +1,8 @@
 """The whole of preprocessing against a real S3 server on this machine, through a proxy that breaks what passes."""
 
+import time
+from urllib.request import urlopen
+
 import pytest
 import ray
 
@@ -39,6 +42,8 @@ def test_from_s3_to_s3_with_faults_on_the_way(built, cluster_on_s3, bucket, s3_e
     assert {name: result[name] for name in ("samples", "media", "decoded", "rejected")} == {
         name: expected[name] for name in ("samples", "media", "decoded", "rejected")
     }
+    gauges = scraped("ray_tpo_preprocess_media_done{", deadline_s=60)
+    assert gauges == [expected["decoded"]]
     again, _ = run(f"{bucket}/in", tmp_path / "again", decode=DECODE_ON_RAY, store=store)
     assert (again["decoded"], again["digest"]) == (0, result["digest"])
     commit(tmp_path / "again", f"{bucket}/work/preprocess/abc")
@@ -47,3 +52,17 @@ def test_from_s3_to_s3_with_faults_on_the_way(built, cluster_on_s3, bucket, s3_e
         for ours, theirs in zip(remote.samples(part), here.samples(part), strict=True):
             assert ours == theirs
             assert (load_example(remote, ours).frames_THWC == load_example(here, theirs).frames_THWC).all()
+
+
+def scraped(beginning: str, deadline_s: float) -> list[float]:
+    """The values of a metric on the endpoint of this machine's Ray node, once there are any."""
+    url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        with urlopen(url, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(beginning)]
+        if values:
+            return values
+        time.sleep(0.5)
+    return []

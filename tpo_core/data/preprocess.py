@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.util.metrics import Counter as RayCounter
+from ray.util.metrics import Gauge
 
 from tpo_core.config.schema import DataConfig
 from tpo_core.data.features import load_encoder
@@ -45,6 +45,14 @@ from tpo_core.storage.local import disk_full_told
 CPUS_PER_WORKER = 0.5  # as reserved in Ray: decoding shares a machine with the driver and other steps
 PROGRESS_EVERY_S = 10.0
 MIB = 1 << 20
+GAUGES = {
+    "media_done": "media decoded or given up on",
+    "media_total": "media to decode",
+    "media_per_s": "media per second since the last look",
+    "bytes": "bytes of stored frames",
+    "samples_rejected": "samples rejected on reading",
+    "media_failed": "media that could not be decoded",
+}
 
 
 @ray.remote(num_cpus=0)
@@ -63,20 +71,11 @@ class _Progress:
 
 
 class _ShardWorker:
-    """A Ray Data actor: makes one file of the store after another, and tells how far it is to the driver and to Ray's
-    metrics endpoint (tpo_preprocess_media, _failed and _bytes; Prometheus adds `_total`)."""
+    """A Ray Data actor: makes one file of the store after another."""
 
     def __init__(self, store: str, deadline_s: float, progress: Any) -> None:
         self.store, self.progress = store, progress
         self.reader = FrameReader(deadline_s=deadline_s)
-        self.metrics = [
-            RayCounter(f"tpo_preprocess_{name}", description=text)
-            for name, text in (
-                ("media", "media done in preprocessing"),
-                ("failed", "media that could not be decoded"),
-                ("bytes", "bytes of stored frames"),
-            )
-        ]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         """Makes one file. Ray Data raises whatever a worker raises as a type of its own, without the cause, so a
@@ -87,16 +86,10 @@ class _ShardWorker:
                     f"a Ray node does not see {self.store}: choose a work_uri that all nodes share, such as s3://"
                 )
             with disk_full_told(local.to_path(self.store)):
-                write_shard(self.store, pickle.loads(row["job"]), self.reader, self._tell)
+                write_shard(self.store, pickle.loads(row["job"]), self.reader, self.progress.add.remote)
         except TpoError as error:
             return {"mistake": str(error)}
         return {"mistake": ""}
-
-    def _tell(self, *counts: int) -> None:
-        self.progress.add.remote(*counts)
-        for metric, count in zip(self.metrics, counts, strict=True):
-            if count:
-                metric.inc(count)
 
 
 @contextmanager
@@ -118,21 +111,32 @@ def _quiet_ray_data() -> Iterator[None]:
 
 @contextmanager
 def _progress(total: int, rejected: int, echo: Callable[[str], None]) -> Iterator[Any]:
-    """A counter for the workers, and a thread that tells how far they are every `PROGRESS_EVERY_S`."""
+    """A counter for the workers, and a thread that tells how far they are every `PROGRESS_EVERY_S`: a line, and the
+    same numbers as gauges on Ray's Prometheus endpoint (`ray_tpo_preprocess_media_done` and so on)."""
     counter: Any = _Progress.remote()  # type: ignore[attr-defined]
-    stopped = threading.Event()
+    gauges = {name: Gauge(f"tpo_preprocess_{name}", description=text) for name, text in GAUGES.items()}
+    stopped, before, then = threading.Event(), 0, time.monotonic()
+
+    def look() -> None:
+        nonlocal before, then
+        (done, failed, size_bytes), now = ray.get(counter.read.remote()), time.monotonic()
+        rate = (done - before) / (now - then)
+        for gauge, value in zip(gauges.values(), (done, total, rate, size_bytes, rejected, failed), strict=True):
+            gauge.set(value)
+        echo(progress_line(done, total, rate, size_bytes, rejected, failed))
+        before, then = done, now
 
     def tell() -> None:
-        before, then = 0, time.monotonic()
         while not stopped.wait(PROGRESS_EVERY_S):
-            (done, failed, size_bytes), now = ray.get(counter.read.remote()), time.monotonic()
-            echo(progress_line(done, total, (done - before) / (now - then), size_bytes, rejected, failed))
-            before, then = done, now
+            look()
 
     thread = threading.Thread(target=tell, name="tpo-progress", daemon=True)
     thread.start()
     try:
         yield counter
+        stopped.set()
+        thread.join()
+        look()
     finally:
         stopped.set()
         thread.join()
