@@ -113,13 +113,13 @@ def load_example(shards: ShardSet, sample: Sample) -> Example:
         empty = np.zeros((0, 1, 1, 3), np.uint8)
         return Example(sample, empty, np.zeros(0), np.zeros(0, np.int64), 1, 1, 0.0)
     row = shards.media(sample.media[0].uri)
-    frames, times_s, index = row.frames_THWC(), row.times_s, row.frame_index
+    only = np.arange(len(row.frame_index))
     asked = [target.frame for target in answer_targets(sample) if target.frame is not None]
     if kind_of(sample) == "region" and asked:
-        only = index == asked[0]
-        assert only.any(), f"{sample.sample_id}: frame {asked[0]} is not stored"
-        frames, times_s, index = frames[only], times_s[only], index[only]
-    return Example(sample, frames, times_s, index, row.width, row.height, row.duration_s)
+        only = np.flatnonzero(row.frame_index == asked[0])
+        assert len(only), f"{sample.sample_id}: frame {asked[0]} is not stored"
+    times_s, index = row.times_s[only], row.frame_index[only]
+    return Example(sample, row.frames_THWC(only), times_s, index, row.width, row.height, row.duration_s)
 
 
 class Loader:

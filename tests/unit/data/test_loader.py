@@ -196,8 +196,8 @@ class Film:
     frame_index = np.array([0, 10, 20, 30])
     times_s = np.array([0.0, 1.0, 2.0, 3.0])
 
-    def frames_THWC(self):
-        return np.tile(self.frame_index.astype(np.uint8)[:, None, None, None], (1, 2, 4, 3))
+    def frames_THWC(self, rows):
+        return np.tile(self.frame_index[rows].astype(np.uint8)[:, None, None, None], (1, 2, 4, 3))
 
 
 class FilmShards:

@@ -101,6 +101,8 @@ def test_a_media_row_gives_its_frames(written):
     assert row.frames_THWC().shape == (3, 10, 20, 3)
     assert row.frames_THWC().dtype == np.uint8
     assert row.frames_THWC()[2, 0, 0].tolist() == [33, 20, 0]
+    assert row.frames_THWC(np.array([2, 0])).tolist() == row.frames_THWC()[[2, 0]].tolist()
+    assert row.frames_THWC(np.array([], np.int64)).shape == (0, 10, 20, 3)
     assert row.frame_index.tolist() == [0, 10, 20]
     assert row.times_s.tolist() == [0.0, 1.0, 2.0]
     assert (row.width, row.height, row.n_frames, row.duration_s, row.fps) == (40, 20, 30, 3.0, 10.0)
