@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,8 @@ def _digest(value: Any) -> str:
 
 def media_digest(key: str, stamp: str, request: DecodeRequest) -> str:
     """Sha256 of what is asked of a media in a given state, apart from where the data root lies."""
-    return _digest([SCHEMA_VERSION, key, stamp, asdict(replace(request, uri=""))])
+    features = request.features and vars(request.features)
+    return _digest([SCHEMA_VERSION, key, stamp, {**vars(request), "uri": "", "features": features}])
 
 
 def plan_shards(
