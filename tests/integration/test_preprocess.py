@@ -15,9 +15,9 @@ from PIL import Image
 
 from tpo_core.config.schema import DataConfig
 from tpo_core.data import preprocess as subject
+from tpo_core.data.example import load_example
 from tpo_core.data.frame_reader import FrameReader
 from tpo_core.data.frames import DecodeRequest
-from tpo_core.data.loader import load_example
 from tpo_core.data.media_store import ShardJob
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError

@@ -9,7 +9,7 @@ import ray
 from tests.conftest import use_endpoint
 from tests.integration.test_preprocess import DECODE_ON_RAY, built, run
 from tests.s3_server import Faults, faulty_proxy
-from tpo_core.data.loader import load_example
+from tpo_core.data.example import load_example
 from tpo_core.data.media_store import MediaStore
 from tpo_core.data.shards import ShardSet
 from tpo_core.storage import uri as uris

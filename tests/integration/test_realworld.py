@@ -10,7 +10,7 @@ import ray
 
 from tests.unit.models.conftest import base, config  # noqa: F401 (fixtures)
 from tpo_core.config.schema import DataConfig, Recipe
-from tpo_core.data.loader import load_example
+from tpo_core.data.example import load_example
 from tpo_core.data.preprocess import preprocess
 from tpo_core.data.readers import READERS
 from tpo_core.data.readers.base import Reject

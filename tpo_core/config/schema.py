@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from tpo_core.config.augment import AugmentConfig
 from tpo_core.config.base import Config, execution
 from tpo_core.config.base import identity as identity
 from tpo_core.config.model import HEADS, ModelConfig
@@ -146,6 +147,7 @@ class PhaseConfig(Config):
         description="up to so many samples of a media file follow each other; those of a micro-batch share one pass"
         " through the vision tower",
     )
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="random changes of the frames")
 
     @field_validator("mixture")
     @classmethod
@@ -260,6 +262,7 @@ class TrainConfig(Config):
     cpus_per_worker: float = execution(0.5, ge=0, description="CPUs that Ray reserves for a worker")
     gpus_per_worker: float = execution(0.0, ge=0, description="GPUs that Ray reserves for a worker")
     torch_threads: int | None = execution(None, ge=1, description="torch threads per worker; null is cores / workers")
+    loader_workers: int = execution(2, ge=0, description="threads per worker that prepare batches ahead; 0: none ahead")
     strategy: Literal["ddp"] = execution("ddp", description="how parameters are distributed")
     log_every_steps: int = execution(10, ge=1, description="optimizer steps between two logged rows")
     checkpoint_every_steps: int = execution(100, ge=1, description="optimizer steps between two checkpoints")

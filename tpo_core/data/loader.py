@@ -1,7 +1,8 @@
 """Which samples come when, and their frames.
 
-The order is a pure function of (seed, phase name, kinds and weights of the mixture, step): it knows neither ranks nor
-workers, so a run gives the same batches on any number of them, and its whole state is the number of the next step.
+The order, and what augmentation draws, is a pure function of (seed, phase name, kinds and weights of the mixture,
+step): it knows neither ranks nor workers, so a run gives the same batches on any number of them, and its whole state is
+the number of the next step.
 
 - The *global* micro-batch number m = step * micro-batches per step + position holds samples of one kind.
 - The kind of m follows the golden-ratio sequence (seeded offset + m * phi) mod 1 through the cumulated weights of the
@@ -12,20 +13,19 @@ workers, so a run gives the same batches on any number of them, and its whole st
 
 from __future__ import annotations
 
-import hashlib
 import math
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from types import TracebackType
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from tpo_core.config.schema import PhaseConfig
-from tpo_core.data.sample import Sample, answer_targets, kind_of
+from tpo_core.data.augment import apply_change, draw_change
+from tpo_core.data.chance import entropy, raw_numbers
+from tpo_core.data.example import Example, load_example
+from tpo_core.data.prefetch import Prefetcher
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 
@@ -37,37 +37,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """`indices` (of all ranks together) into the samples of the part, all of one kind."""
+    """`indices` (of all ranks together) into the samples of the part, all of one kind. `number` counts the
+    micro-batches of the phase."""
 
+    number: int
     kind: str
     indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Example:
-    """One sample with its frames. `frames_THWC` uint8 RGB at stored size, `times_s` (T,) float64 on the sample's
-    timeline, `frame_index` (T,) int64 numbers of these frames in the original; `width`, `height` (pixels) and
-    `duration_s` (of the timeline) describe the original. A sample without media has T = 0."""
+class Prepared(Generic[T]):
+    """One micro-batch, ready. `last` ends an optimizer step."""
 
-    sample: Sample
-    frames_THWC: np.ndarray
-    times_s: np.ndarray
-    frame_index: np.ndarray
-    width: int
-    height: int
-    duration_s: float
-
-
-def entropy(*parts: object) -> int:
-    """A 128-bit number that depends on every part and on nothing else (no hash seed, no platform)."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:16], "big")
+    step: int
+    micro: MicroBatch
+    item: T
+    last: bool
 
 
 def permutation(seed: int, phase: str, kind: str, epoch: int, size: int) -> np.ndarray:
-    """Order (size,) int64 in which the bundles of a kind come in an epoch. Sorting raw PCG64 output, since numpy keeps
-    that stream fixed over versions, which it does not promise of `Generator.permutation`."""
-    raw = np.random.PCG64(entropy(seed, phase, kind, epoch)).random_raw(size)
-    return np.argsort(raw, kind="stable")
+    """Order (size,) int64 in which the bundles of a kind come in an epoch."""
+    return np.argsort(raw_numbers(size, seed, phase, kind, epoch), kind="stable")
 
 
 def bundles(members: np.ndarray, media_numbers: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,21 +97,6 @@ def require_kinds(phase: PhaseConfig, counts: Mapping[str, int]) -> list[str]:
     return kinds
 
 
-def load_example(shards: ShardSet, sample: Sample) -> Example:
-    """The sample with the stored frames of its (first) media; a box on one frame of a video, with that frame alone."""
-    if not sample.media:
-        empty = np.zeros((0, 1, 1, 3), np.uint8)
-        return Example(sample, empty, np.zeros(0), np.zeros(0, np.int64), 1, 1, 0.0)
-    row = shards.media(sample.media[0].uri)
-    only = np.arange(len(row.frame_index))
-    asked = [target.frame for target in answer_targets(sample) if target.frame is not None]
-    if kind_of(sample) == "region" and asked:
-        only = np.flatnonzero(row.frame_index == asked[0])
-        assert len(only), f"{sample.sample_id}: frame {asked[0]} is not stored"
-    times_s, index = row.times_s[only], row.frame_index[only]
-    return Example(sample, row.frames_THWC(only), times_s, index, row.width, row.height, row.duration_s)
-
-
 class Loader:
     """Batches of one part for one phase, as seen by one rank of `world`.
 
@@ -159,16 +134,45 @@ class Loader:
         return [self._micro(first + position) for position in range(self.micro_per_step)]
 
     def examples(self, micro: MicroBatch) -> list[Example]:
-        """This rank's share of a micro-batch, with frames."""
+        """This rank's share of a micro-batch, with frames. May be called by several threads at once."""
         share = len(micro.indices) // self.world
-        own = micro.indices[self.rank * share : (self.rank + 1) * share]
-        return [load_example(self.shards, self.samples[index]) for index in own]
+        own = range(self.rank * share, (self.rank + 1) * share)
+        examples = [load_example(self.shards, self.samples[micro.indices[place]]) for place in own]
+        config = self.phase.augment
+        if not config.active:
+            return examples
+        drawn = self._drawing_places(micro)
+        changed = []
+        for place, example in zip(own, examples, strict=True):
+            change = draw_change(config, example.sample, self.seed, self.phase.name, micro.number, drawn[place])
+            changed.append(apply_change(example, change))
+        return changed
 
     def prefetch(
-        self, first_step: int, end_step: int, prepare: Callable[[list[Example]], T], *, depth: int = 2
-    ) -> Prefetcher[T]:
-        """Iterates over the micro-batches of steps [first_step, end_step) while a thread prepares the next ones."""
-        return Prefetcher(self, first_step, end_step, prepare, depth)
+        self, first_step: int, end_step: int, prepare: Callable[[list[Example]], T], *, workers: int
+    ) -> Prefetcher[tuple[int, MicroBatch, bool], Prepared[T]]:
+        """Iterates over the micro-batches of steps [first_step, end_step) while `workers` threads prepare the next
+        ones; see Prefetcher."""
+
+        def jobs() -> Iterator[tuple[int, MicroBatch, bool]]:
+            for step in range(first_step, end_step):
+                plan = self.plan(step)
+                yield from ((step, micro, micro is plan[-1]) for micro in plan)
+
+        def work(job: tuple[int, MicroBatch, bool]) -> Prepared[T]:
+            step, micro, last = job
+            return Prepared(step, micro, prepare(self.examples(micro)), last)
+
+        return Prefetcher(jobs(), work, workers)
+
+    def _drawing_places(self, micro: MicroBatch) -> list[int]:
+        """Whose random numbers each sample of a micro-batch takes: its own, or those of the first sample of the same
+        media, so that samples bundled by media still share one pass through the vision tower."""
+        if self.phase.samples_per_media == 1:
+            return list(range(len(micro.indices)))
+        media = self.samples.media_numbers[list(micro.indices)]
+        _, first, which = np.unique(media, return_index=True, return_inverse=True)
+        return first[which].tolist()
 
     def _kind_numbers(self, chunk: int) -> np.ndarray:
         numbers = chunk * KINDS_AT_A_TIME + np.arange(KINDS_AT_A_TIME)
@@ -186,7 +190,7 @@ class Loader:
         size = self.phase.sizes[kind]
         count = len(self.samples.kind_index[kind])
         places = (divmod(position, count) for position in range(turn * size, (turn + 1) * size))
-        return MicroBatch(kind, tuple(int(self._order(kind, epoch)[at]) for epoch, at in places))
+        return MicroBatch(number, kind, tuple(int(self._order(kind, epoch)[at]) for epoch, at in places))
 
     def _order_of_epoch(self, kind: str, epoch: int) -> np.ndarray:
         members, starts = self._bundles[kind]
@@ -194,76 +198,3 @@ class Loader:
         sizes = np.diff(starts, append=len(members))[order]
         first = np.cumsum(sizes) - sizes  # of each bundle, in the new order
         return members[np.repeat(starts[order] - first, sizes) + np.arange(len(members))]
-
-
-@dataclass(frozen=True)
-class Prepared(Generic[T]):
-    """One micro-batch, ready. `last` ends an optimizer step."""
-
-    step: int
-    micro: MicroBatch
-    item: T
-    last: bool
-
-
-class Prefetcher(Generic[T]):
-    """Iterator over prepared micro-batches, filled by one background thread; a context manager.
-
-    An exception in the thread is raised, once, by the iteration that would have returned its result. Closing stops and
-    joins the thread, at any point.
-    """
-
-    def __init__(
-        self, loader: Loader, first_step: int, end_step: int, prepare: Callable[[list[Example]], T], depth: int
-    ) -> None:
-        self._loader, self._steps, self._prepare = loader, range(first_step, end_step), prepare
-        self._queue: queue.Queue[tuple[int, MicroBatch, T, bool] | BaseException | None] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._fill, name="tpo-prefetch", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Prefetcher[T]:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Prepared[T]]:
-        return self
-
-    def __next__(self) -> Prepared[T]:
-        if self._stopped.is_set():
-            raise StopIteration
-        got = self._queue.get()
-        if got is None or isinstance(got, BaseException):
-            self.close()
-            if got is None:
-                raise StopIteration
-            raise got
-        step, micro, item, last = got
-        return Prepared(step, micro, item, last)
-
-    def close(self) -> None:
-        """Stops the thread and drops what it prepared. May be called twice."""
-        self._stopped.set()
-        while self._thread.is_alive():
-            self._drain()
-            self._thread.join(0.05)
-        self._drain()
-
-    def _drain(self) -> None:
-        while not self._queue.empty():
-            self._queue.get_nowait()
-
-    def _fill(self) -> None:
-        try:
-            for step in self._steps:
-                plan = self._loader.plan(step)
-                for position, micro in enumerate(plan):
-                    item = self._prepare(self._loader.examples(micro))
-                    if self._stopped.is_set():
-                        return
-                    self._queue.put((step, micro, item, position == len(plan) - 1))
-            self._queue.put(None)
-        except BaseException as error:  # handed to the consumer, who raises it
-            self._queue.put(error)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tpo_core.config.schema import EvaluationConfig
-from tpo_core.data.loader import Example, load_example
+from tpo_core.data.example import Example, load_example
 from tpo_core.data.sample import Sample
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation import truth

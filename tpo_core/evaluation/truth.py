@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tpo_core.data import rle
+from tpo_core.data.example import Example
 from tpo_core.data.instructions import conversation
-from tpo_core.data.loader import Example
 from tpo_core.data.sample import Sample, TrackEntry, answer_targets
 from tpo_core.data.shards import ShardSet
 from tpo_core.models.targets import track_of

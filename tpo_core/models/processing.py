@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tpo_core.data.example import Change, Example
 from tpo_core.data.instructions import conversation
-from tpo_core.data.loader import Example
 from tpo_core.data.sample import kind_of, prompt_boxes
 from tpo_core.errors import TpoError
 from tpo_core.heads.base import Movable, Targets
@@ -66,7 +66,7 @@ class Encoded:
     slot_box_4: Tensor
     target: Any
     sample_id: str
-    frames_key: tuple[str, bytes]
+    frames_key: tuple[str, bytes, Change]
 
 
 class Processor:
@@ -193,7 +193,7 @@ class Processor:
 
     def encode(self, example: Example, *, train: bool = True) -> Encoded:
         """`train=False`: the prompt up to the last answer, without targets."""
-        kind = kind_of(example.sample)
+        kind, media = kind_of(example.sample), example.sample.media
         ids, labels = self.encode_text(example, train=train)
         given = [target.box for target in prompt_boxes(example.sample) if target.box is not None]
         return Encoded(
@@ -207,7 +207,7 @@ class Processor:
             slot_box_4=fractions(given[0], example) if given else torch.full((4,), torch.nan),
             target=BUILDERS[kind].one(example, self.mask_size) if train and kind in BUILDERS else None,
             sample_id=example.sample.sample_id,
-            frames_key=(example.sample.media[0].uri if example.sample.media else "", example.frame_index.tobytes()),
+            frames_key=(media[0].uri if media else "", example.frame_index.tobytes(), example.change),
         )
 
     def collate(self, rows: list[Encoded], *, pad_left: bool = False) -> Batch:

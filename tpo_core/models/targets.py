@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tpo_core.data import rle
-from tpo_core.data.loader import Example
+from tpo_core.data.example import Example
 from tpo_core.data.sample import Box, Rle, Target, TrackEntry, answer_targets
 from tpo_core.heads.base import MaskTargets, RegionTargets, Targets, TemporalTargets
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from tpo_core.config.schema import ModelConfig
-from tpo_core.data.loader import Example
+from tpo_core.data.example import Example
 from tpo_core.errors import TpoError
 from tpo_core.heads.base import HeadContext, Prediction, TaskHead
 from tpo_core.heads.registry import HEADS, build_head

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
-from tpo_core.data.loader import Example, Loader, Prefetcher
+from tpo_core.data.example import Example
+from tpo_core.data.loader import Loader, MicroBatch, Prepared
+from tpo_core.data.prefetch import Prefetcher
 from tpo_core.data.shards import ShardSet
 from tpo_core.models.processing import Batch, Processor
 from tpo_core.models.source import local_path
@@ -28,25 +30,27 @@ def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tupl
     model.compares_with_base = job.stage.loss_weights["kl"] > 0
     shards = ShardSet.open(job.shards_uri)
     loader = Loader(shards, PART, job.phase, seed=job.recipe.seed, rank=strategy.rank, world=strategy.world)
-    return model, LoaderBatches(loader, model.processor, counts=shards.counts(PART), device=device)
+    workers = job.recipe.train.loader_workers
+    return model, LoaderBatches(loader, model.processor, counts=shards.counts(PART), device=device, workers=workers)
 
 
 class LoaderBatches:
-    """Batches of a loader on the device. A thread decodes and tokenises ahead of the step that is being trained.
+    """Batches of a loader on the device. `workers` threads decode and tokenise ahead of the step that is being trained.
 
     Steps must be asked for in order; the first one asked for may be any (a resumed run starts in the middle).
     """
 
     def __init__(
-        self, loader: Loader, processor: Processor, *, counts: Mapping[str, int], device: torch.device
+        self, loader: Loader, processor: Processor, *, counts: Mapping[str, int], device: torch.device, workers: int
     ) -> None:
         self.loader, self.processor, self.counts, self.device = loader, processor, counts, device
-        self.ahead: Prefetcher[Batch] | None = None
+        self.workers = workers
+        self.ahead: Prefetcher[tuple[int, MicroBatch, bool], Prepared[Batch]] | None = None
 
     def step(self, step: int) -> Iterator[Batch]:
         """This rank's micro-batches of optimizer step `step`."""
         if self.ahead is None:
-            self.ahead = self.loader.prefetch(step, self.loader.steps, self.prepare)
+            self.ahead = self.loader.prefetch(step, self.loader.steps, self.prepare, workers=self.workers)
         for prepared in self.ahead:
             assert prepared.step == step, f"step {step} was asked for, the loader is at {prepared.step}"
             yield prepared.item.to(self.device)

@@ -57,6 +57,13 @@ def test_every_field_is_described():
     assert bare == []
 
 
+def test_the_threads_of_a_loader_do_not_identify_a_result():
+    assert recipe().train.loader_workers == 2
+    assert identity(recipe(train={"loader_workers": 0})) == identity(recipe())
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        recipe(train={"loader_workers": -1})
+
+
 def test_every_section_is_frozen_and_refuses_unknown_keys():
     for model in models(Recipe):
         assert model.model_config["frozen"]

@@ -1,13 +1,13 @@
 """The order of samples: pure, complete, in proportion, and the same at any number of ranks."""
 
-import threading
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from tpo_core.config.schema import PhaseConfig
-from tpo_core.data.loader import Loader, MicroBatch, bundles, load_example, steps_for
+from tpo_core.data.example import load_example
+from tpo_core.data.loader import Loader, MicroBatch, bundles, steps_for
 from tpo_core.data.record import Media, Provenance, Sample, Target, Turn
 from tpo_core.errors import TpoError
 
@@ -81,7 +81,10 @@ def test_seed_and_phase_change_the_order():
 
 
 def test_the_first_plan_is_pinned():
-    assert loader().plan(0)[:2] == [MicroBatch("region", (84, 88, 68, 6)), MicroBatch("chat", (73, 28, 8, 43))]
+    assert loader().plan(0)[:2] == [
+        MicroBatch(0, "region", (84, 88, 68, 6)),
+        MicroBatch(1, "chat", (73, 28, 8, 43)),
+    ]
 
 
 def test_a_kind_with_a_size_of_its_own_walks_its_samples_in_larger_strides():
@@ -163,30 +166,15 @@ def test_steps_are_given_or_follow_from_epochs():
     assert loader(phase(epochs=1.0)).steps == 5  # ceil(111 / 24)
 
 
-def test_prefetching_gives_the_plan_in_order():
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_prefetching_gives_the_plan_in_order(workers):
     subject = loader()
-    with subject.prefetch(3, 6, sum) as batches:
+    with subject.prefetch(3, 6, sum, workers=workers) as batches:
         got = list(batches)
     expected = [(step, micro) for step in range(3, 6) for micro in subject.plan(step)]
     assert [(item.step, item.micro) for item in got] == expected
     assert [item.item for item in got] == [sum(micro.indices) for _, micro in expected]
     assert [item.last for item in got] == ([False] * 5 + [True]) * 3
-
-
-def test_an_exception_while_preparing_reaches_the_consumer():
-    def prepare(examples):
-        raise ValueError("planted")
-
-    with loader().prefetch(0, 5, prepare) as batches:
-        with pytest.raises(ValueError, match="planted"):
-            next(batches)
-        assert list(batches) == []
-
-
-def test_closing_early_ends_the_thread():
-    with loader().prefetch(0, 1000, sum, depth=1) as batches:
-        next(batches)
-    assert not [thread for thread in threading.enumerate() if thread.name == "tpo-prefetch"]
 
 
 class Film:

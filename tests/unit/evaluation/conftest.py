@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.media_files import write_media
-from tpo_core.data.loader import Example
+from tpo_core.data.example import Example
 from tpo_core.data.record import Media, Provenance, Sample, Target, TrackEntry, Turn
 from tpo_core.data.rle import encode
 from tpo_core.data.shards import ShardSet, write_manifest, write_samples

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from tpo_core.config.schema import ModelConfig
-from tpo_core.data.loader import Example
+from tpo_core.data.example import Example
 from tpo_core.data.record import Media, Provenance, Sample, Target, TrackEntry, Turn
 from tpo_core.data.rle import encode
 from tpo_core.models.tpo import TpoModel

@@ -5,6 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tpo_core.data.augment import apply_change
+from tpo_core.data.example import Change
 from tpo_core.data.record import Target, TrackEntry, Turn
 from tpo_core.data.rle import encode
 from tpo_core.errors import TpoError
@@ -145,6 +147,22 @@ def test_rows_that_show_the_same_frames_share_them(processor, make_example):
     )
     apart = processor.collate([processor.encode(example, train=False) for example in (clip, one_frame)])
     assert apart.clip_B.tolist() == [0, 1], "other frames of the same file are another clip"
+
+
+def test_frames_that_were_changed_differently_are_not_shared(processor, make_example):
+    clip = make_example("temporal", 3)
+    looks = [apply_change(clip, change) for change in (Change(), Change(flip=True), Change(flip=True), Change(1.2))]
+    rows = [processor.encode(example) for example in looks]
+    batch = processor.collate(rows)
+    assert batch.clip_B.tolist() == [0, 1, 1, 2]
+    for place, row in zip(batch.clip_B.tolist(), rows, strict=True):
+        torch.testing.assert_close(batch.pixel_values_UTCHW[place], row.pixels_TCHW)
+
+
+def test_a_flipped_image_has_its_box_mirrored(processor, make_example):
+    image = make_example("region", 1)
+    plain, flipped = (processor.encode(apply_change(image, Change(flip=flip))).target for flip in (False, True))
+    torch.testing.assert_close(flipped, torch.stack([1 - plain[2], plain[1], 1 - plain[0], plain[3]]))
 
 
 def test_a_base_without_preprocessor_config_is_refused(processor, tmp_path):

@@ -1,10 +1,12 @@
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tpo_core.data.loader import MicroBatch, Prefetcher
+from tpo_core.data.loader import Loader, MicroBatch
+from tpo_core.data.prefetch import THREAD_NAME
 from tpo_core.train.build import LoaderBatches
 
 
@@ -14,13 +16,12 @@ class TwoAStep:
     steps = 6
 
     def plan(self, step):
-        return [MicroBatch("chat", (10 * step + position,)) for position in range(2)]
+        return [MicroBatch(2 * step + position, "chat", (10 * step + position,)) for position in range(2)]
 
     def examples(self, micro):
         return list(micro.indices)
 
-    def prefetch(self, first_step, end_step, prepare, *, depth=2):
-        return Prefetcher(self, first_step, end_step, prepare, depth)
+    prefetch = Loader.prefetch
 
 
 @dataclass
@@ -31,10 +32,10 @@ class Numbers:
         return self.values, str(device)
 
 
-@pytest.fixture
-def batches():
+@pytest.fixture(params=[0, 2], ids=["inline", "threads"])
+def batches(request):
     processor = SimpleNamespace(encode=lambda example: example + 0.5, collate=Numbers)
-    made = LoaderBatches(TwoAStep(), processor, counts={"chat": 1}, device=torch.device("cpu"))
+    made = LoaderBatches(TwoAStep(), processor, counts={"chat": 1}, device=torch.device("cpu"), workers=request.param)
     yield made
     made.close()
 
@@ -57,7 +58,7 @@ def test_steps_out_of_order_are_a_bug(batches):
         next(batches.step(3))
 
 
-def test_closing_before_the_end_stops_the_thread(batches):
+def test_closing_before_the_end_stops_the_threads(batches):
     next(batches.step(0))
     batches.close()
-    assert not batches.ahead._thread.is_alive()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
