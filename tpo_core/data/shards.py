@@ -24,7 +24,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from tpo_core.data.sample import KIND_OF_TASK, SCHEMA, SCHEMA_VERSION, Sample, from_row, to_table
+from tpo_core.data.rows import sample_reader
+from tpo_core.data.sample import KIND_OF_TASK, SCHEMA, SCHEMA_VERSION, Sample, to_table
 from tpo_core.errors import TpoError
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
@@ -193,6 +194,7 @@ class SampleTable:
 
     def __init__(self, paths: list[Path]) -> None:
         self._batches = [batch for path in paths for batch in open_shard(path, SCHEMA)]
+        self._reader = cache(lambda number: sample_reader(self._batches[number]))
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + batch.num_rows)
@@ -223,7 +225,7 @@ class SampleTable:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         number = bisect.bisect_right(self._starts, index) - 1
-        return from_row(self._batches[number].slice(index - self._starts[number], 1).to_pylist()[0])
+        return self._reader(number)(index - self._starts[number])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
