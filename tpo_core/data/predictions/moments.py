@@ -97,6 +97,7 @@ def write_didemo(samples: Iterable[Sample], predictions: Mapping[str, Sequence[S
     A moment becomes the run that it overlaps most. Runs that no moment names follow, those that overlap the best moment
     most before the others. TpoError when a row is missing.
     """
+    samples = list(samples)
     rows = {sample.provenance.row: _ranked(spans) for sample, spans in _predicted(samples, predictions, lambda s: s)}
     missing = next((row for row in range(max(rows, default=-1) + 1) if row not in rows), None)
     unasked = {sample.sample_id for sample in samples} - set(predictions)
