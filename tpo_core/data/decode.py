@@ -44,6 +44,10 @@ DECODER_THREADS = 1  # a decoder's own threads; parallelism comes from the numbe
 # frames at 240p: 0.57 s, PyAV 0.80).
 PYAV_FROM_PX = 1280 * 720
 FRAMES_AT_A_TIME = 8  # that decord decodes into one array
+# H.264 and H.265 never write three zero bytes in a row, and the length in front of a unit holds no more than three: so
+# these are a part of the file that was lost, which decoders fill with a guess.
+LOST = bytes(16)
+CUT_TOLERANCE_S = 0.5  # by which the last frame may end before the length that the header states; 1 % of a long video
 
 Decoder = Callable[[DecodeRequest], DecodedMedia]
 
@@ -85,18 +89,15 @@ def read_timeline(path: str) -> Timeline:
     """Frame times of the first video stream of a local file.
 
     Raises:
-        ValueError: no video, no frames, or clearly fewer frames than the container's header promises (a cut file).
+        ValueError: no video, no frames, clearly fewer frames or less time than the container's header promises (a cut
+            file), or a part of a frame that was lost.
     """
     with av.open(path) as container:
         if not container.streams.video:
             raise ValueError("holds no video stream")
         stream = container.streams.video[0]
         promised, rate, base = stream.frames, stream.average_rate, stream.time_base
-        packets = [
-            (packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard)
-            for packet in container.demux(stream)
-            if packet.size
-        ]
+        packets = _packets(container, stream)
         missing = promised - len(packets)
         packets = [packet for packet in packets if not packet[3]]
         if not packets:
@@ -120,6 +121,30 @@ def read_timeline(path: str) -> Timeline:
         stamps, keyframes = np.zeros(0, np.int64), np.zeros(0, np.int64)
     duration = float(starts[-1] + tail)
     return Timeline(starts, duration, len(starts) / duration, width, height, first.rotation, stamps, keyframes)
+
+
+def _packets(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> list[tuple[int | None, int, bool, bool]]:
+    """(time stamp, duration, whether decoding can begin here, whether it is not shown) of each packet of the stream.
+    ValueError where a part of one was lost, or where Matroska, which does not count frames, ends too early."""
+    checked = stream.codec.name in ("h264", "hevc") and (stream.codec_context.extradata or b"")[:1] == b"\1"
+    stated_s = (container.duration or 0) / av.time_base if "matroska" in container.format.name else 0.0
+    packets: list[tuple[int | None, int, bool, bool]] = []
+    end_s = 0.0
+    for packet in container.demux() if stated_s else container.demux(stream):
+        if not packet.size:
+            continue
+        if packet.pts is not None and packet.time_base is not None:
+            end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index:
+            continue
+        if checked and LOST in bytes(packet):
+            raise ValueError(f"a part of packet {len(packets)} is zero: it was lost")
+        packets.append((packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
+    if stated_s - end_s > max(CUT_TOLERANCE_S, 0.01 * stated_s):
+        raise ValueError(f"ends after {end_s:g} of the {stated_s:g} s its header promises")
+    return packets
 
 
 class _Wanted:
@@ -222,18 +247,30 @@ def _pyav_frames(
     quarters = line.rotation // 90 % 4
     width, height = stored_size(line.width, line.height, short_side_px)
     coded = (height, width) if quarters % 2 else (width, height)
-    decoded, at = enumerate(container.decode(stream)), -1
+    decoded, jumps, at = enumerate(container.decode(stream)), len(line.keyframes) > 0, -1
+
+    def reach(number: int, key: int) -> tuple[int, av.VideoFrame | None]:
+        for count, frame in decoded:
+            stamp = frame.pts if len(line.stamps) else None
+            seen = count if stamp is None else int(np.searchsorted(line.stamps, stamp))
+            if frame.is_corrupt and seen >= key:  # those that follow are predicted from it
+                raise ValueError(f"frame {seen} of {len(line.starts_s)} is damaged")
+            if seen >= number:
+                return seen, frame
+        return len(line.starts_s), None
+
     for number in index:
-        key = line.keyframes[np.searchsorted(line.keyframes, number, side="right") - 1] if len(line.keyframes) else 0
+        key = line.keyframes[np.searchsorted(line.keyframes, number, side="right") - 1] if jumps else 0
         if at < key - 1:  # frames in between would be decoded for nothing
             container.seek(int(line.stamps[key]), stream=stream)
             decoded = enumerate(container.decode(stream))
-        for count, frame in decoded:
-            stamp = frame.pts if len(line.stamps) else None
-            at = count if stamp is None else int(np.searchsorted(line.stamps, stamp))
-            if at >= number:
-                break
-        if at != number:
+        at, frame = reach(number, key)
+        if at > number and jumps:  # a container without an index, or a stream that takes more than a keyframe to start
+            jumps = False
+            container.seek(0)
+            decoded = enumerate(container.decode(stream))
+            at, frame = reach(number, 0)
+        if at != number or frame is None:
             raise ValueError(f"frame {number} of {len(line.starts_s)} cannot be decoded")
         small = frame.reformat(*coded, format="rgb24", interpolation=Interpolation.BICUBIC)
         yield number, np.ascontiguousarray(np.rot90(small.to_ndarray(), quarters))
@@ -258,12 +295,22 @@ def decode_stills(request: DecodeRequest) -> DecodedMedia:
         for number in wanted.index:
             content = first if number == first_number else _read(files[number])
             with Image.open(io.BytesIO(content)) as image:
+                if image.format == "JPEG" and not _has_end(content):
+                    raise ValueError(f"frame {number} has no end: it was cut or lost")
                 if image.size != size:
                     raise ValueError(f"frame {number} has size {image.size}, the first one {size}")
                 small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
                 yield number, np.asarray(small)
 
     return wanted.collect(frames(), "pil")
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Whether an end marker follows the pixels of a JPEG file: where they are zero, PIL makes grey of them."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1] != 0xDA:  # the segments before the pixels, thumbnails too
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big") if jpeg[at + 1] != 0xFF else 1
+    return jpeg.find(b"\xff\xd9", at) >= 0
 
 
 def _files(request: DecodeRequest) -> tuple[list[str], float]:
