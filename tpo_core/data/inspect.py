@@ -1,6 +1,6 @@
 """Shows what a reader makes of a dataset, before anything is spent on it.
 
-    python -m tpo_core.data.inspect FORMAT --root URI [--split S] [--option k=v ...] [--jsonl] [--draw N --out DIR]
+    python -m tpo_core.data.inspect FORMAT --root URI [--split S] [--option k=v ...] [--jsonl] [--draw N [--out DIR]]
 
 Prints counts, rejects by reason with an example of each, histograms of moment lengths and box sizes, and the first
 samples. No media is opened, unless samples are drawn.
@@ -175,7 +175,9 @@ def _parser() -> argparse.ArgumentParser:
         help='print one canonical sample a line instead; rejects are lines {"rejected": {uri, reason, detail}}',
     )
     parser.add_argument("--draw", type=int, default=0, metavar="N", help="draw the labels of the first N samples")
-    parser.add_argument("--out", metavar="DIR", help="folder for the drawings, one PNG a sample")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the drawings, one PNG a sample (default: inspect-FORMAT)"
+    )
     return parser
 
 
@@ -189,8 +191,9 @@ def run(arguments: Sequence[str]) -> None:
     """The command. TpoError for a user's mistake."""
     args = _parser().parse_args(arguments)
     reader = _reader(args.format)
-    if (args.draw > 0) != (args.out is not None):
-        raise TpoError("--draw N and --out DIR belong together: how many samples to draw, and where to")
+    if args.out is not None and args.draw <= 0:
+        raise TpoError("--out DIR needs --draw N: how many samples to draw there")
+    folder = Path(args.out if args.out is not None else f"inspect-{reader.name}")
     split = args.split if args.split is not None else reader.default_split
     items = reader.read(args.root, split, _options(args.option))
     summary = Summary()
@@ -206,8 +209,10 @@ def run(arguments: Sequence[str]) -> None:
     if drawn:
         from tpo_core.data.drawing import draw_samples  # brings in the decoders, which only this needs
 
-        for line in draw_samples(drawn, args.root, Path(args.out)):
-            print(line, file=sys.stderr if args.jsonl else sys.stdout)
+        told = sys.stderr if args.jsonl else sys.stdout
+        for line in draw_samples(drawn, args.root, folder):
+            print(line, file=told)
+        print(f"drawings are in {folder}/", file=told)
     if not summary.samples:
         raise TpoError(f"{reader.name}: split {split!r} of {args.root} gives no samples; see the rejects above")
 

@@ -53,7 +53,7 @@ def test_jsonl_prints_samples_and_rejects_that_the_jsonl_reader_takes(charades, 
         (["charades_sta", "--root", "{root}", "--split", "dev"], "charades_sta_dev.txt"),
         (["charades_sta", "--root", "{root}", "--option", "video"], "NAME=VALUE"),
         (["charades_sta", "--root", "{root}", "--option", "videos=x"], "did you mean 'video'"),
-        (["charades_sta", "--root", "{root}", "--draw", "2"], "belong together"),
+        (["charades_sta", "--root", "{root}", "--out", "x"], "--out DIR needs --draw N"),
         (["charades_sta", "--root", "ftp://x"], "unknown storage"),
     ],
 )
@@ -108,6 +108,23 @@ def test_drawings_show_the_label_where_it_is(tmp_path, capsys):
     assert pixels_HWC[20, 10].tolist() == [255, 200, 0]  # frame 0: the given box, on top of the track's
     assert pixels_HWC[20, 80 + 10].tolist() == [0, 220, 80]
     assert pixels_HWC[30, 25].tolist() == [0, 0, 0]
+
+
+def test_drawings_without_a_folder_go_to_one_named_after_the_format(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (80, 60)).save("a.png")
+    row = {
+        "sample_id": "own/train/1", "dataset": "own", "split": "train", "task": "chat",
+        "media": [{"uri": "a.png", "kind": "image"}],
+        "turns": [{"role": "user", "text": "What?"}, {"role": "assistant", "text": "Nothing."}],
+        "provenance": {"source_file": "train.jsonl", "row": 0, "native_id": "1", "reader": "jsonl"},
+    }  # fmt: skip
+    Path("train.jsonl").write_text(json.dumps(row))
+    assert main(["jsonl", "--root", str(tmp_path), "--jsonl", "--draw", "1"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["sample_id"] == "own/train/1"
+    assert "drawings are in inspect-jsonl/" in told.err
+    assert [path.name for path in Path("inspect-jsonl").iterdir()] == ["000_own_train_1.png"]
 
 
 def test_a_file_that_cannot_be_decoded_is_told(charades, tmp_path, capsys):
