@@ -129,9 +129,9 @@ def content(recipe: Recipe) -> dict[str, Any]:
         roots = {root for root in roots if "://" in root or root.startswith("/")}
     last = newest(join(recipe.work_uri, "preprocess")) if roots else None
     stamps = {} if last is None else last.identity.get("content", {})
-    for root in roots:
-        place = join(data.root or "", root)
-        with suppress(TpoError):
+    with suppress(TpoError):  # each further root of a storage that does not answer would cost seconds
+        for root in sorted(roots):
+            place = join(data.root or "", root)
             if exists(place):
                 stamps[root] = tree_stamp(place, without=recipe.work_uri)
     return {"content": {root: stamps.get(root) for root in sorted(roots)}} if roots else {}
