@@ -35,7 +35,7 @@ def test_from_s3_to_s3_with_faults_on_the_way(built, cluster_on_s3, bucket, s3_e
     root, local_set, expected, _ = built
     for path in (path for path in root.rglob("*") if path.is_file()):
         uris.write_bytes(f"{bucket}/in/{path.relative_to(root).as_posix()}", path.read_bytes())
-    store = MediaStore(f"{bucket}/work/media", "../../media")
+    store = MediaStore(f"{bucket}/runs/media", "../../media")
     faults = cluster_on_s3
     result, _ = run(f"{bucket}/in", tmp_path / "out", decode=DECODE_ON_RAY, store=store)
     assert sum(faults.counts.values()) > 0, faults.counts
@@ -46,8 +46,8 @@ def test_from_s3_to_s3_with_faults_on_the_way(built, cluster_on_s3, bucket, s3_e
     assert gauges == [expected["decoded"]]
     again, _ = run(f"{bucket}/in", tmp_path / "again", decode=DECODE_ON_RAY, store=store)
     assert (again["decoded"], again["digest"]) == (0, result["digest"])
-    commit(tmp_path / "again", f"{bucket}/work/preprocess/abc")
-    remote, here = ShardSet.open(f"{bucket}/work/preprocess/abc"), ShardSet.open(local_set)
+    commit(tmp_path / "again", f"{bucket}/runs/preprocess/abc")
+    remote, here = ShardSet.open(f"{bucket}/runs/preprocess/abc"), ShardSet.open(local_set)
     for part in here.parts:
         for ours, theirs in zip(remote.samples(part), here.samples(part), strict=True):
             assert ours == theirs
