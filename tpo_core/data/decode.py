@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import decord
@@ -35,10 +36,16 @@ from tpo_core.data.frames import (
     select_frames,
     stored_size,
 )
+from tpo_core.errors import TpoError
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
 
 DECODER_THREADS = 1  # a decoder's own threads; parallelism comes from the number of readers
+# decord's jumps land on wrong frames, while its count of frames is right, where decoding cannot begin cleanly at every
+# keyframe (open GOPs, intra refresh) and in containers such as AVI, MPEG-TS and WMV. So it is asked for H.264 in these
+# containers alone, and only where every keyframe is an instantaneous refresh (IDR); PyAV reads all else.
+DECORD_CONTAINERS = ("mp4", "matroska")
+IDR = 5  # type of an H.264 NAL unit
 # From here on PyAV is as fast (10.2 s of CPU for 300 frames of a 10-minute 720p film, decord 16.3) and takes 88 MiB
 # where decord takes 341 and grows with the film; below, decord is faster where most frames are wanted (300 of 900
 # frames at 240p: 0.57 s, PyAV 0.80).
@@ -76,8 +83,9 @@ def _fetching(uri: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError("no such file") from None
-    except OSError as error:
-        raise FetchError(f"{uri}: {' '.join(str(error).split())}") from error
+    except (OSError, TpoError) as error:  # TpoError: refused, or no answer after all attempts
+        text = " ".join(str(error).split()).removeprefix(f"{uri}: ")
+        raise FetchError(f"{uri}: {text}") from error
 
 
 def _read(uri: str) -> bytes:
@@ -98,8 +106,12 @@ def read_timeline(path: str) -> Timeline:
         stream = container.streams.video[0]
         promised, rate, base = stream.frames, stream.average_rate, stream.time_base
         packets = _packets(container, stream)
+        named = any(name in container.format.name for name in DECORD_CONTAINERS)
+        jumps = not container.format.name.startswith("mpeg")
+        begins = bool(packets) and packets[0].is_key and all(each.is_idr for each in packets if each.is_key)
+        clean = named and stream.codec.name == "h264" and begins
         missing = promised - len(packets)
-        packets = [packet for packet in packets if not packet[3]]
+        packets = [packet for packet in packets if not packet.hidden]
         if not packets:
             raise ValueError("holds no frames")
         if missing > max(1, 0.01 * promised):
@@ -108,29 +120,41 @@ def read_timeline(path: str) -> Timeline:
         first = next(container.decode(stream))
         turned = first.rotation % 180 != 0
         width, height = (first.height, first.width) if turned else (first.width, first.height)
-    stamps = np.array(sorted({stamp for stamp, *_ in packets if stamp is not None}), np.int64)
+    stamps = np.array(sorted({packet.stamp for packet in packets if packet.stamp is not None}), np.int64)
     if len(stamps) == len(packets) and base is not None:
         starts = (stamps - stamps[0]) * float(base)
-        last = max(packets, key=lambda packet: packet[0] or 0)
-        tail = float(last[1] * base) or (starts[-1] / (len(starts) - 1) if len(starts) > 1 else 1.0)
-        keyframes = np.searchsorted(stamps, sorted(stamp for stamp, _, key, _ in packets if key and stamp is not None))
+        last = max(packets, key=lambda packet: packet.stamp or 0)
+        tail = float(last.duration * base) or (starts[-1] / (len(starts) - 1) if len(starts) > 1 else 1.0)
+        # a jump in an MPEG program or transport stream gives frames with stamps that are guessed
+        keyed = sorted(packet.stamp for packet in packets if packet.is_key and packet.stamp is not None and jumps)
+        keyframes = np.searchsorted(stamps, keyed)
     else:  # containers without (distinct) presentation times, e.g. raw streams and some AVI: a constant rate
         if not rate:
             raise ValueError("has neither time stamps nor a frame rate")
         starts, tail = np.arange(len(packets)) / float(rate), 1 / float(rate)
-        stamps, keyframes = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        stamps, keyframes, clean = np.zeros(0, np.int64), np.zeros(0, np.int64), False
     duration = float(starts[-1] + tail)
-    return Timeline(starts, duration, len(starts) / duration, width, height, first.rotation, stamps, keyframes)
+    return Timeline(starts, duration, len(starts) / duration, width, height, first.rotation, stamps, keyframes, clean)
 
 
-def _packets(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> list[tuple[int | None, int, bool, bool]]:
-    """(time stamp, duration, whether decoding can begin here, whether it is not shown) of each packet of the stream.
-    ValueError where a part of one was lost, or where Matroska, which does not count frames, ends too early."""
-    checked = stream.codec.name in ("h264", "hevc") and (stream.codec_context.extradata or b"")[:1] == b"\1"
+class _Packet(NamedTuple):
+    """Facts of one encoded frame. `hidden`: decoded, not shown."""
+
+    stamp: int | None
+    duration: int
+    is_key: bool
+    hidden: bool
+    is_idr: bool
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[_Packet]:
+    """Each packet of the stream. ValueError where a part of one was lost, or where Matroska, which does not count
+    frames, ends too early."""
+    header = stream.codec_context.extradata or b""
+    checked = stream.codec.name in ("h264", "hevc") and header[:1] == b"\1"  # units with their length in front
+    prefix_bytes = (header[4] & 3) + 1 if checked and stream.codec.name == "h264" else 0
     stated_s = (container.duration or 0) / av.time_base if "matroska" in container.format.name else 0.0
-    packets: list[tuple[int | None, int, bool, bool]] = []
+    packets: list[_Packet] = []
     end_s = 0.0
     for packet in container.demux() if stated_s else container.demux(stream):
         if not packet.size:
@@ -141,10 +165,20 @@ def _packets(
             continue
         if checked and LOST in bytes(packet):
             raise ValueError(f"a part of packet {len(packets)} is zero: it was lost")
-        packets.append((packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard))
+        is_idr = packet.is_keyframe and IDR in _unit_types(bytes(packet), prefix_bytes)
+        packets.append(_Packet(packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard, is_idr))
     if stated_s - end_s > max(CUT_TOLERANCE_S, 0.01 * stated_s):
         raise ValueError(f"ends after {end_s:g} of the {stated_s:g} s its header promises")
     return packets
+
+
+def _unit_types(data: bytes, prefix_bytes: int) -> set[int]:
+    """Types of the H.264 units of a packet; none where their length does not stand in front (0 bytes of it)."""
+    types, at = set(), 0
+    while prefix_bytes and at + prefix_bytes < len(data):
+        types.add(data[at + prefix_bytes] & 31)
+        at += prefix_bytes + int.from_bytes(data[at : at + prefix_bytes], "big")
+    return types
 
 
 class _Wanted:
@@ -198,11 +232,11 @@ class _Wanted:
 
 
 def decode_video(request: DecodeRequest) -> DecodedMedia:
-    """A video by the decoder that suits its size."""
+    """A video by the decoder that is right, and suits its size."""
     with _local_copy(request.uri) as path:
         line = read_timeline(path)
-        large = line.width * line.height >= PYAV_FROM_PX
-        return (_by_pyav if large else _by_decord)(path, line, request)
+        small = line.width * line.height < PYAV_FROM_PX
+        return (_by_decord if small and line.clean_cuts else _by_pyav)(path, line, request)
 
 
 def decode_with_decord(request: DecodeRequest) -> DecodedMedia:
@@ -218,6 +252,8 @@ def decode_with_pyav(request: DecodeRequest) -> DecodedMedia:
 
 
 def _by_decord(path: str, line: Timeline, request: DecodeRequest) -> DecodedMedia:
+    if not line.clean_cuts:
+        raise ValueError("is of a kind that decord reads wrong frames of")
     wanted = _Wanted(request, line)
     width, height = stored_size(line.width, line.height, request.short_side_px)
     # fault_tol=1: more than one frame replaced by its neighbour is an error, not a silent repair
@@ -283,7 +319,7 @@ def decode_stills(request: DecodeRequest) -> DecodedMedia:
     starts, duration = np.arange(len(files)) * seconds, len(files) * seconds
     none = np.zeros(0, np.int64)
     rate = 1 / seconds if seconds and request.fps else 0.0
-    plan = Timeline(starts, duration, rate, 0, 0, 0, none, none)
+    plan = Timeline(starts, duration, rate, 0, 0, 0, none, none, False)
     first_number = int(select_frames(starts, duration, request)[0])
     first = _read(files[first_number])
     with Image.open(io.BytesIO(first)) as image:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tpo_core.data.frames import FeatureRequest
+from tpo_core.data.frames import EncoderError, FeatureRequest
 from tpo_core.errors import TpoError
 
 Encoder = Callable[[np.ndarray], np.ndarray]
@@ -43,9 +43,16 @@ class ClipFeatures:
         self._held[number] = frame_HWC
         while len(self._vectors) < len(self._clips) and self._clips[len(self._vectors)][-1] <= number:
             clip = self._clips[len(self._vectors)]
-            self._vectors.append(np.asarray(self._encode(np.stack([self._held[each] for each in clip]))))
+            self._vectors.append(self._encoded(np.stack([self._held[each] for each in clip])))
         first = self._clips[len(self._vectors)][0] if len(self._vectors) < len(self._clips) else number + 1
         self._held = {each: frame for each, frame in self._held.items() if each >= first}
+
+    def _encoded(self, frames_THWC: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(self._encode(frames_THWC))
+        except Exception as error:  # whatever it is, the frames are fine
+            text = " ".join(str(error).split())
+            raise EncoderError(f"the encoder of clip features failed: {type(error).__name__}: {text}") from error
 
     def done(self) -> np.ndarray:
         """All vectors, (S, D) float16."""

@@ -20,7 +20,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 
 from tpo_core.data.decode import VIDEO_DECODERS, Decoder, decode_stills
-from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, FetchError
+from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, NotTheMediaError
+from tpo_core.errors import TpoError
 
 RECYCLE_AFTER = 2000  # requests; decord is known to leak (18 MB after 2,000 clips of 96 px), a new child costs seconds
 START_DEADLINE_S = 120.0  # imports of a child on a busy machine
@@ -39,7 +40,7 @@ def _serve(connection: Connection, _decoders: tuple[Decoder, ...]) -> None:
             return
         try:
             answer = decoder(request)
-        except FetchError as error:
+        except (NotTheMediaError, TpoError) as error:
             answer = error
         except Exception as error:  # whatever a decoder throws at a bad file is the answer; the parent raises it
             answer = " ".join(str(error).split())[:300] or type(error).__name__
@@ -51,6 +52,10 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)  # the main thread may hang in native code
+
+
+class _Gone(str):
+    """What is told of a child that ran out of time or died: it may be the machine's fault."""
 
 
 class FrameReader:
@@ -84,7 +89,8 @@ class FrameReader:
 
         Raises:
             DecodeError: no decoder could read it, in one line with the text of each. The reader stays usable.
-            FetchError: the storage failed, after all the attempts of `tpo_core.storage`.
+            NotTheMediaError, TpoError: the storage failed, after all the attempts of `tpo_core.storage`, or the
+                encoder of clip features did.
         """
         decoders = self.decoders if request.kind == "video" else (decode_stills,)
         texts: dict[str, str] = {}
@@ -92,14 +98,16 @@ class FrameReader:
             answer = self._ask(decoder, request)
             if isinstance(answer, DecodedMedia):
                 return answer
-            if isinstance(answer, FetchError):
+            if isinstance(answer, (NotTheMediaError, TpoError)):
                 raise answer
             texts[decoder.__name__.removeprefix("decode_with_")] = answer
+        passing = any(isinstance(text, _Gone) for text in texts.values())
         if len(set(texts.values())) == 1:
-            raise DecodeError(request.uri, next(iter(texts.values())))
-        raise DecodeError(request.uri, "; ".join(f"{name}: {text}" for name, text in texts.items()))
+            raise DecodeError(request.uri, next(iter(texts.values())), passing=passing)
+        told = "; ".join(f"{name}: {text}" for name, text in texts.items())
+        raise DecodeError(request.uri, told, passing=passing)
 
-    def _ask(self, decoder: Decoder, request: DecodeRequest) -> DecodedMedia | FetchError | str:
+    def _ask(self, decoder: Decoder, request: DecodeRequest) -> DecodedMedia | NotTheMediaError | TpoError | str:
         if self._served >= RECYCLE_AFTER:
             self.close()
         process, connection = self._child()
@@ -108,12 +116,12 @@ class FrameReader:
             connection.send((decoder, request))
             if not connection.poll(self.deadline_s):
                 self.close()
-                return f"no answer within {self.deadline_s:g} s"
+                return _Gone(f"no answer within {self.deadline_s:g} s")
             return connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             process.join()
             self.close()
-            return f"the decoding process died (exit code {process.exitcode})"
+            return _Gone(f"the decoding process died (exit code {process.exitcode})")
 
     def _child(self) -> tuple[multiprocessing.process.BaseProcess, Connection]:
         if self._process is None or self._connection is None:

@@ -14,15 +14,24 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ti
 
 
 class DecodeError(Exception):
-    """No decoder could read a media file; one line. `detail` is that line without the name of the file."""
+    """No decoder could read a media file; one line. `detail` is that line without the name of the file;
+    `passing`: a decoder ran out of time or died, which another try may not."""
 
-    def __init__(self, uri: str, detail: str) -> None:
+    def __init__(self, uri: str, detail: str, *, passing: bool = False) -> None:
         super().__init__(f"{uri}: {detail}")
-        self.detail = detail
+        self.detail, self.passing = detail, passing
 
 
-class FetchError(Exception):
-    """The storage did not give a file that it has: nothing is wrong with the media, so it must not be rejected."""
+class NotTheMediaError(Exception):
+    """Something failed that says nothing about the media, so that it must not be rejected: the job ends instead."""
+
+
+class FetchError(NotTheMediaError):
+    """The storage did not give a file that it has."""
+
+
+class EncoderError(NotTheMediaError):
+    """The encoder of clip features failed."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,8 @@ class DecodedMedia:
 class Timeline:
     """When each frame of a video is shown, from its packets, without decoding. `starts_s` (n,) ascending from 0;
     `stamps` (n,) int64 are their presentation time stamps, ascending, empty where the container has none; `keyframes`
-    the numbers of the frames at which decoding can begin."""
+    the numbers of the frames at which decoding can begin; `clean_cuts`: nothing that is shown after one needs anything
+    before it (H.264 with IDR keyframes, in MP4 or Matroska)."""
 
     starts_s: np.ndarray
     duration_s: float
@@ -108,6 +118,7 @@ class Timeline:
     rotation: int
     stamps: np.ndarray
     keyframes: np.ndarray
+    clean_cuts: bool
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:

@@ -15,7 +15,7 @@ from tpo_core.config.schema import DataConfig, FramesConfig, SourceConfig
 from tpo_core.data.frames import DecodeRequest, FeatureRequest
 from tpo_core.data.readers import reader_of
 from tpo_core.data.readers.base import Reject
-from tpo_core.data.sample import UNLABELLED, Media, Sample, settle, validate
+from tpo_core.data.sample import UNLABELLED, Clip, Media, Sample, settle, validate
 from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
 
@@ -240,13 +240,15 @@ def _mismatch(sample: Sample, facts: dict[str, Any]) -> tuple[str, str]:
 
 def _filled(media: Media, facts: dict[str, Any]) -> Media:
     timed = media.kind == "video" or (media.kind == "frames" and media.fps is not None)
+    clip, end = media.clip_s, facts["media_duration_s"]
     return replace(
         media,
         width=facts["width"],
         height=facts["height"],
         n_frames=facts["n_frames"],
         fps=facts["fps"] if media.kind == "video" else media.fps,
-        duration_s=facts["media_duration_s"] if timed else media.duration_s,
+        duration_s=end if timed else media.duration_s,
+        clip_s=Clip(clip.start, min(clip.end, end)) if timed and clip is not None else clip,
     )
 
 

@@ -1,12 +1,14 @@
-"""Where decoded media are kept: files of `media/`, each named after what was asked for, written once and never changed.
+"""Where decoded media are kept: files of `media/`, written once and never changed.
 
-    <digest>.arrow   rows of `tpo_core.data.shards.MEDIA_SCHEMA`, ascending by key
-    <digest>.json    written last: the file's size and checksum, the facts of each media, and what could not be decoded
+    <sha256>.arrow   rows of `tpo_core.data.shards.MEDIA_SCHEMA`, ascending by key; named after its content
+    <digest>.json    of what was asked, written last: the file that answers it, the facts of each media, and what could
+                     not be decoded
 
 A media is told by its key, its size and ETag (on a disk the time of its last change) and the decode settings. Media are
 spread over files by a hash of their key, and the number of files is a power of two: so one media more, or another
 version of one, changes one file, and the rows of the others in it are copied from the file of before.
-Shard sets may share a store, since a file answers whoever asks for the same; nothing is ever deleted from it.
+Shard sets may share a store, since a file answers whoever asks for the same; nothing is ever deleted from it. Two runs
+that make the same file at once, or one that tries again, never change what a finished set points at.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import hashlib
 import json
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from tpo_core.data.sample import SCHEMA_VERSION
 from tpo_core.data.shards import MEDIA_SCHEMA, open_shard, write_media_shard
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
+from tpo_core.storage.local import Entry
 
 JPEG_BYTES_PER_PX = 0.35  # of a stored frame at quality 92; only balances the sizes of shard files
 SHARD_FILES_AT_LEAST = 16  # so that small sets, too, are decoded in parallel and resumed in parts
@@ -47,14 +51,19 @@ class MediaStore:
     uri: str
     seen_from_set: str
 
-    def finished(self, jobs: Iterable[ShardJob]) -> dict[str, dict[str, Any]]:
-        """The records of the jobs whose files are there, by name; a file that is not of its recorded size is not."""
+    def finished(self, jobs: Iterable[ShardJob], *, try_again: bool = False) -> dict[str, dict[str, Any]]:
+        """The records of the jobs whose files are there, by name; a file that is not of its recorded size is not.
+        With `try_again`, jobs of which a media failed for a reason that may have passed are left out."""
         there = uris.entries(self.uri)
-        names = [job.name for job in jobs if f"{job.name}.json" in there and f"{job.name}.arrow" in there]
-        with ThreadPoolExecutor(STORAGE_REQUESTS_AT_ONCE) as pool:
-            records = dict(zip(names, pool.map(self._record, names), strict=True))
-        sizes = {name: there[f"{name}.arrow"].size_bytes for name in names}
-        return {name: record for name, record in records.items() if record["file"]["bytes"] == sizes[name]}
+        names = [job.name for job in jobs if f"{job.name}.json" in there]
+        found = {name: record for name, record in self._records(names) if _whole(record, there)}
+        if not try_again:
+            return found
+        return {
+            name: record
+            for name, record in found.items()
+            if not any(failure["passing"] for failure in record["failed"].values())
+        }
 
     def with_reuse(self, jobs: list[ShardJob]) -> list[ShardJob]:
         """The jobs, told which of their media lie in files of the store already."""
@@ -64,15 +73,13 @@ class MediaStore:
         reuse: dict[str, dict[str, tuple[str, int]]] = {job.name: {} for job in jobs}
         there = uris.entries(self.uri)
         names = [name.removesuffix(".json") for name in sorted(there) if name.endswith(".json")]
-        with ThreadPoolExecutor(STORAGE_REQUESTS_AT_ONCE) as pool:
-            for name, record in zip(names, pool.map(self._record, names), strict=True):
-                held = there.get(f"{name}.arrow")
-                if held is None or held.size_bytes != record["file"]["bytes"]:
-                    continue
-                for row, facts in enumerate(record["media"].values()):
-                    if facts["digest"] in wanted:
-                        job_name, key = wanted[facts["digest"]]
-                        reuse[job_name][key] = (name, row)
+        for _, record in self._records(names):
+            if not _whole(record, there):
+                continue
+            for row, facts in enumerate(record["media"].values()):
+                if facts["digest"] in wanted:
+                    job_name, key = wanted[facts["digest"]]
+                    reuse[job_name][key] = (record["file"]["name"], row)
         return [replace(job, reuse=reuse[job.name]) for job in jobs]
 
     def sweep(self) -> None:
@@ -80,11 +87,19 @@ class MediaStore:
         if not uris.is_local(self.uri):
             return
         for path in local.to_path(self.uri).glob(".*"):
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another run has just given it its name
+                if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                    path.unlink()
 
-    def _record(self, name: str) -> dict[str, Any]:
-        return uris.read_json(uris.join(self.uri, f"{name}.json"))
+    def _records(self, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        with ThreadPoolExecutor(STORAGE_REQUESTS_AT_ONCE) as pool:
+            read = pool.map(lambda name: uris.read_json(uris.join(self.uri, f"{name}.json")), names)
+            yield from zip(names, read, strict=True)
+
+
+def _whole(record: dict[str, Any], there: Mapping[str, Entry]) -> bool:
+    held = there.get(record["file"]["name"])
+    return held is not None and held.size_bytes == record["file"]["bytes"]
 
 
 @dataclass(frozen=True)
@@ -169,7 +184,7 @@ def write_shard(store: str, job: ShardJob, reader: FrameReader, tell: Callable[[
     """Decodes (or copies) the media of one file and writes it, then its record. `tell` is called after each media with
     (media, failed ones, bytes) since the last call."""
     facts: dict[str, dict[str, Any]] = {}
-    failed: dict[str, dict[str, str]] = {}
+    failed: dict[str, dict[str, Any]] = {}
 
     def rows() -> Iterator[dict[str, Any]]:
         with ExitStack() as held:
@@ -181,7 +196,7 @@ def write_shard(store: str, job: ShardJob, reader: FrameReader, tell: Callable[[
                     else:
                         row = _media_row(key, request, reader.decode(request))
                 except DecodeError as error:
-                    failed[key] = {"digest": job.digests[key], "detail": error.detail}
+                    failed[key] = {"digest": job.digests[key], "detail": error.detail, "passing": error.passing}
                     tell(1, 1, 0)
                     continue
                 facts[key] = {"digest": job.digests[key]} | {name: row[name] for name in FACTS}
@@ -190,10 +205,12 @@ def write_shard(store: str, job: ShardJob, reader: FrameReader, tell: Callable[[
 
     with tempfile.TemporaryDirectory(prefix="tpo-shard-") as aside:
         here = local.to_path(store) if uris.is_local(store) else Path(aside)
-        file = write_media_shard(here / f"{job.name}.arrow", rows())
-        if not uris.is_local(store):
-            uris.put_file(here / f"{job.name}.arrow", uris.join(store, f"{job.name}.arrow"))
-    uris.write_json(uris.join(store, f"{job.name}.json"), {"file": file, "media": facts, "failed": failed})
+        made = here / f".{job.name}.{uuid.uuid4().hex}"
+        file = write_media_shard(made, rows())
+        name = f"{file['sha256'][:32]}.arrow"
+        uris.put_file(made, uris.join(store, name))
+    record = {"file": file | {"name": name}, "media": facts, "failed": failed}
+    uris.write_json(uris.join(store, f"{job.name}.json"), record)
 
 
 FACTS = ("width", "height", "n_frames", "fps", "duration_s", "media_duration_s")
@@ -202,7 +219,7 @@ FACTS = ("width", "height", "n_frames", "fps", "duration_s", "media_duration_s")
 def _copied(store: str, name: str, row: int, files: dict[str, list[pa.RecordBatch]], held: ExitStack) -> dict[str, Any]:
     """A row of another file of the store, which is fetched once."""
     if name not in files:
-        uri = uris.join(store, f"{name}.arrow")
+        uri = uris.join(store, name)
         if uris.is_local(store):
             path = local.to_path(uri)
         else:
@@ -213,7 +230,7 @@ def _copied(store: str, name: str, row: int, files: dict[str, list[pa.RecordBatc
         if row < batch.num_rows:
             return batch.slice(row, 1).to_pylist()[0]
         row -= batch.num_rows
-    raise AssertionError(f"{name}.arrow has fewer rows than its record")
+    raise AssertionError(f"{name} has fewer rows than its record")
 
 
 def _media_row(key: str, request: DecodeRequest, media: DecodedMedia) -> dict[str, Any]:

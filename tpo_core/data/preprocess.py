@@ -224,7 +224,7 @@ def preprocess(
     failed = {key: ("media_missing", "no such file") for key in wishes}
     for job in jobs:
         failed |= {key: ("decode_failed", each["detail"]) for key, each in records[job.name]["failed"].items()}
-    files = {f"media/{job.name}.arrow": records[job.name]["file"] for job in jobs}
+    files = {f"media/{record['file']['name']}": _plain(record["file"]) for record in records.values()}
     counts: dict[str, dict[str, Counter[str]]] = {}
     for part in sorted(spool):
         samples = _final(part, SampleTable(spool[part]), facts, failed, log, counts)
@@ -263,7 +263,7 @@ def _stored(
     requests = {key: wish.request(key, root, data.frames) for key, wish in wishes.items()}
     jobs = plan_shards(requests, media_stamps(requests), data.frames, data.shard_size_mib)
     store.sweep()
-    done = store.finished(jobs)
+    done = store.finished(jobs, try_again=True)
     todo = store.with_reuse([job for job in jobs if job.name not in done])
     decoded = sum(len(job.requests) - len(job.reuse) for job in todo)
     if todo:
@@ -275,10 +275,16 @@ def _stored(
     return jobs, decoded, len(jobs) - len(todo)
 
 
+def _plain(file: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in file.items() if name != "name"}
+
+
 def _places(records: dict[str, dict[str, Any]]) -> Iterable[tuple[str, int, int]]:
-    for number, name in enumerate(sorted(records)):
-        for row, key in enumerate(records[name]["media"]):
-            yield key, number, row
+    """Key, file number and row of every media; two files without rows are one, since they have the same content."""
+    numbers = {name: number for number, name in enumerate(sorted({each["file"]["name"] for each in records.values()}))}
+    for record in records.values():
+        for row, key in enumerate(record["media"]):
+            yield key, numbers[record["file"]["name"]], row
 
 
 def _total(kinds: dict[str, Counter[str]]) -> int:

@@ -22,6 +22,7 @@ import io
 import itertools
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -108,7 +109,7 @@ def write_media_shard(path: Path, rows: Iterable[dict[str, Any]]) -> dict[str, A
     """Writes one file of `media/` from rows of `MEDIA_SCHEMA`, streaming, aside and then renamed; frames may be many
     but only a batch of rows is held. Returns the file's record in the manifest: {rows, bytes, sha256}."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     held: list[dict[str, Any]] = []
     total = held_bytes = 0
     with pa.ipc.new_file(aside, MEDIA_SCHEMA) as writer:
@@ -171,7 +172,7 @@ def _key_hash(key: str) -> int:
 
 def _write_table(path: Path, table: pa.Table) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with pa.ipc.new_file(aside, table.schema) as writer:
         writer.write_table(table)
     return _placed(aside, path, table.num_rows)

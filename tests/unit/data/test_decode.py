@@ -18,6 +18,7 @@ from tpo_core.data.frames import (
     DecodedMedia,
     DecodeError,
     DecodeRequest,
+    EncoderError,
     FeatureRequest,
     FetchError,
     select_frames,
@@ -215,6 +216,37 @@ def test_a_storage_that_fails_is_not_a_damaged_file(tmp_path, bucket, monkeypatc
             decode.decode_stills(asked)
     with FrameReader(deadline_s=60, decoders=(outage, decode_with_pyav)) as reader, pytest.raises(FetchError):
         reader.decode(DecodeRequest(f"{bucket}/a.mp4", "video", 24, n_frames=1))
+
+
+def test_a_storage_that_refuses_or_does_not_answer_ends_the_job(monkeypatch):
+    def refused(_uri: str) -> bytes:
+        raise TpoError("s3://bucket/a.png: access denied; check the credentials and the bucket's policy")
+
+    monkeypatch.setattr(uri, "read_bytes", refused)
+    with pytest.raises(FetchError, match=r"^s3://bucket/a\.png: access denied"):
+        decode.decode_stills(DecodeRequest("s3://bucket/a.png", "image", 24, n_frames=1))
+
+
+def test_an_encoder_that_fails_ends_the_job_and_damns_no_video(clip):
+    asked = FeatureRequest("tests.unit.data.test_decode:Moody", (), 1.0, 1)
+    with FrameReader(deadline_s=60) as reader, pytest.raises(EncoderError, match="RuntimeError: no driver"):
+        reader.decode(request(clip, n_frames=2, features=asked))
+
+
+class Moody:
+    """An encoder that cannot work."""
+
+    def __call__(self, frames_THWC):
+        raise RuntimeError("no driver")
+
+
+def test_a_deadline_is_a_failure_that_may_pass_and_damage_is_not(tmp_path, clip):
+    with FrameReader(deadline_s=0.2, decoders=(hang,)) as reader, pytest.raises(DecodeError) as slow:
+        reader.decode(request(clip, n_frames=2))
+    (tmp_path / "bad.mp4").write_bytes(b"")
+    with FrameReader(deadline_s=60) as reader, pytest.raises(DecodeError) as bad:
+        reader.decode(request(tmp_path / "bad.mp4", n_frames=2))
+    assert (slow.value.passing, bad.value.passing) == (True, False)
 
 
 def broken(_uri: str) -> bytes:

@@ -80,3 +80,12 @@ def test_a_size_that_differs_matters_where_something_has_a_place_in_the_picture(
     assert filled(Media("a.mp4", "video", width=128, height=96), Target("box", box=(1, 1, 9, 9)))[0] == "size_mismatch"
     _, final = filled(Media("a.mp4", "video", width=128, height=96), Target("span", span_s=(1.0, 2.0)))
     assert (final.media[0].width, final.media[0].height) == (64, 48)
+
+
+def test_a_clip_ends_where_its_film_does():
+    media = Media("a.mp4", "video", clip_s=Clip(1.0, 9.0))
+    reason, final = filled(media, Target("span", span_s=(1.0, 5.0)))
+    assert reason is None
+    assert final.media[0].clip_s == Clip(1.0, 4.0)
+    assert final.targets[0].span_s == (1.0, 3.0)
+    assert filled(media, Target("span", span_s=(3.5, 5.0)))[0] == "moment_past_end"

@@ -123,8 +123,8 @@ def test_what_is_stored_is_found_again_and_only_what_changed_is_decoded(place, t
     decoded, _ = make(store, changed)
     assert {"00030.mp4", "00008.mp4"} <= set(decoded) <= {"00030.mp4", "00008.mp4", "00003.mp4"}
     frames = {}
-    for job in changed:
-        uris.copy_here(f"{place}/{job.name}.arrow", tmp_path / "file.arrow")
+    for record in store.finished(changed).values():
+        uris.copy_here(f"{place}/{record['file']['name']}", tmp_path / "file.arrow")
         for batch in open_shard(tmp_path / "file.arrow", MEDIA_SCHEMA):
             frames |= {row["uri"]: row["frames"] for row in batch.to_pylist()}
     assert frames == {f"v/{k:05d}.mp4": [b"jpeg%d" % k] for k in range(31) if k != 3}
@@ -133,16 +133,57 @@ def test_what_is_stored_is_found_again_and_only_what_changed_is_decoded(place, t
 def test_a_file_of_another_size_than_its_record_is_made_again(tmp_path):
     store, jobs = MediaStore(str(tmp_path), "media"), plan(requests(30))
     make(store, jobs)
-    path = tmp_path / f"{jobs[1].name}.arrow"
+    path = tmp_path / store.finished(jobs)[jobs[1].name]["file"]["name"]
     path.write_bytes(path.read_bytes()[:-1])
     assert set(names(jobs)) - set(store.finished(jobs)) == {jobs[1].name}
     decoded, _ = make(store, jobs)
     assert [f"v/{name}" for name in decoded] == list(jobs[1].requests)
 
 
+class TooSlow(Counting):
+    """A reader of a busy machine: v/00005.mp4 takes longer than the deadline."""
+
+    def decode(self, request: DecodeRequest) -> DecodedMedia:
+        if "00005" in request.uri:
+            raise DecodeError(request.uri, "no answer within 60 s", passing=True)
+        return super().decode(request)
+
+
+def test_what_failed_for_a_reason_that_may_pass_is_tried_again_and_alone(tmp_path):
+    store, jobs = MediaStore(str(tmp_path), "media"), plan(requests(30))
+    for job in jobs:
+        write_shard(store.uri, job, TooSlow(), lambda *_: None)
+    before = store.finished(jobs)
+    assert before.keys() == set(names(jobs))  # for this run, that is how it ended
+    (left,) = set(names(jobs)) - set(store.finished(jobs, try_again=True))
+    again = store.with_reuse([job for job in jobs if job.name == left])
+    reader = Counting()
+    write_shard(store.uri, again[0], reader, lambda *_: None)
+    assert set(reader.asked) - {"00003.mp4"} == {"00005.mp4"}
+    assert store.finished(jobs, try_again=True).keys() == set(names(jobs))
+    old = tmp_path / before[left]["file"]["name"]
+    assert old.stat().st_size == before[left]["file"]["bytes"]  # a finished set may point at it
+
+
+def test_two_runs_that_make_a_file_differently_leave_each_other_whole(tmp_path):
+    class Other(Counting):
+        def decode(self, request: DecodeRequest) -> DecodedMedia:
+            return replace(super().decode(request), jpegs=(b"by another decoder",))
+
+    store, (job, *_) = MediaStore(str(tmp_path), "media"), plan(requests(3))
+    write_shard(store.uri, job, Counting(), lambda *_: None)
+    first = store.finished([job])[job.name]["file"]
+    write_shard(store.uri, job, Other(), lambda *_: None)
+    second = store.finished([job])[job.name]["file"]
+    assert first["name"] != second["name"]
+    assert uris.sha256_file(tmp_path / first["name"]) == first["sha256"]
+
+
 def test_only_files_that_were_left_long_ago_are_swept(tmp_path):
     (tmp_path / ".old.arrow.7").write_bytes(b"half")
     (tmp_path / ".new.arrow.8").write_bytes(b"half")
     os.utime(tmp_path / ".old.arrow.7", (1, 1))
+    (tmp_path / ".snapshot").mkdir()  # as some file servers have
+    os.utime(tmp_path / ".snapshot", (1, 1))
     MediaStore(str(tmp_path), "media").sweep()
-    assert [path.name for path in tmp_path.iterdir()] == [".new.arrow.8"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.arrow.8", ".snapshot"]
