@@ -90,6 +90,9 @@ KIND_OF_TASK = {
 }
 TARGET_KINDS = {"region": ("box",), "temporal": ("span",), "mask": ("mask", "track"), "chat": ()}
 MEDIA_KINDS = ("image", "video", "frames")
+ROLES = ("system", "user", "assistant")
+ALL_TARGETS = ("span", "point", "saliency", "box", "mask", "track")
+SET_RULES = ("single", "any_of", "union", "all_of")
 UNLABELLED = "unlabelled"  # flag of a row whose labels are withheld (official test splits): readable, not trainable
 
 _ONE = {"clip_s": Clip, "saliency": Saliency, "rle": Rle, "provenance": Provenance}
@@ -189,8 +192,9 @@ def settle(sample: Sample) -> Sample:
     raw_spans = [list(t.span_s) for t in targets if t.span_s is not None]
     flags: dict[str, dict[str, Any]] = {}
     for i, target in enumerate(targets):
-        if target.span_s is not None and duration is not None and target.span_s[0] < duration < target.span_s[1]:
-            targets[i] = replace(target, span_s=(target.span_s[0], duration))
+        start, end = target.span_s or (math.nan, math.nan)
+        if duration is not None and start < duration < end < math.inf:
+            targets[i] = replace(target, span_s=(start, duration))
             flags["end_clipped"] = {"spans_s": raw_spans}
         if target.track is not None and media.width is not None and media.height is not None:
             gone = [e for e in target.track if e.visible and e.box and _outside(e.box, media.width, media.height)]
@@ -211,15 +215,15 @@ def settle(sample: Sample) -> Sample:
 def validate(sample: Sample) -> list[str]:
     """Reason codes that make the sample unusable for training or evaluation; an empty list means usable.
 
-    Codes: bad_task, bad_media_kind, no_media, clip_empty, no_answer, marker_missing, prompt_mismatch, bad_reference,
-    no_target, nan, moment_empty, moment_reversed, moment_before_start, moment_past_end, box_empty, box_outside_image,
-    mask_unreadable (counts that are no run lengths of its size), mask_size_mismatch (not the size of the media),
-    frame_out_of_range, track_never_visible. Checks that need a size, frame count or duration wait until it is known
-    (run `settle` first). A box that partly leaves its image is fine, and stays unclipped.
+    Codes: bad_task, bad_role, bad_target, bad_option, bad_media_kind, no_media, clip_empty, no_answer, marker_missing,
+    prompt_mismatch, bad_reference, no_target, nan, moment_empty, moment_reversed, moment_before_start, moment_past_end,
+    box_empty, box_outside_image, mask_unreadable (counts that are no run lengths of its size), mask_size_mismatch (not
+    the size of the media), frame_out_of_range, track_never_visible. Checks that need a size, frame count or duration
+    wait until it is known (run `settle` first). A box that partly leaves its image is fine, and stays unclipped.
     """
     if sample.task not in KIND_OF_TASK:
         return ["bad_task"]
-    reasons = list(_media_reasons(sample)) + list(_turn_reasons(sample))
+    reasons = [*_vocabulary_reasons(sample), *_media_reasons(sample), *_turn_reasons(sample)]
     kind = kind_of(sample)
     refs = {ref for turn in sample.turns if turn.role == "assistant" for ref in turn.target_refs}
     answered = {target.kind for i, target in enumerate(sample.targets) if i in refs}
@@ -228,6 +232,15 @@ def validate(sample: Sample) -> list[str]:
     for target in sample.targets:
         reasons.extend(_target_reasons(target, sample.media[0] if sample.media else None))
     return list(dict.fromkeys(reasons))
+
+
+def _vocabulary_reasons(sample: Sample) -> Iterator[str]:
+    if any(turn.role not in ROLES for turn in sample.turns):
+        yield "bad_role"
+    if any(target.kind not in ALL_TARGETS or target.set_rule not in SET_RULES for target in sample.targets):
+        yield "bad_target"
+    if sample.answer_index is not None and not 0 <= sample.answer_index < len(sample.options or ()):
+        yield "bad_option"
 
 
 def _media_reasons(sample: Sample) -> Iterator[str]:

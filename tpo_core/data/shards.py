@@ -46,7 +46,8 @@ MANIFEST = "manifest.json"
 MEDIA_INDEX = "samples/media.arrow"
 REJECTED = "rejected.jsonl"
 SAMPLES_PER_FILE = 8192
-SAMPLE_BYTES_PER_FILE = 512 << 20  # a column of a batch holds 2 GiB; masks of long videos reach that in 8,192 samples
+TRACK_ENTRY_BYTES = 1000  # of one frame of a track, as objects and as Arrow (2,500 frames: 2.3 MiB)
+SAMPLE_BYTES_PER_FILE = 256 << 20  # a column of a batch holds 2 GiB; masks of long videos reach that in 8,192 samples
 MEDIA_ROWS_PER_BATCH = 16
 MEDIA_BYTES_PER_BATCH = 64 << 20
 OPEN_MEDIA_FILES = 256  # an evicted file of the cache takes disk space as long as it is mapped
@@ -142,7 +143,7 @@ def write_samples(root: Path, part: str, samples: Iterable[Sample]) -> dict[str,
 
     for sample in samples:
         held.append(sample)
-        held_bytes += _mask_bytes(sample)
+        held_bytes += _label_bytes(sample)
         if len(held) == SAMPLES_PER_FILE or held_bytes >= SAMPLE_BYTES_PER_FILE:
             flush()
             held_bytes = 0
@@ -151,10 +152,11 @@ def write_samples(root: Path, part: str, samples: Iterable[Sample]) -> dict[str,
     return records
 
 
-def _mask_bytes(sample: Sample) -> int:
-    masks = [target.rle for target in sample.targets]
-    masks += [entry.rle for target in sample.targets for entry in target.track or ()]
-    return sum(len(mask.counts) for mask in masks if mask is not None)
+def _label_bytes(sample: Sample) -> int:
+    """About what the labels take while they are held: masks, and the entries of tracks."""
+    entries = [entry for target in sample.targets for entry in target.track or ()]
+    masks = [target.rle for target in sample.targets] + [entry.rle for entry in entries]
+    return len(entries) * TRACK_ENTRY_BYTES + sum(len(mask.counts) for mask in masks if mask is not None)
 
 
 def write_media_index(root: Path, places: Iterable[tuple[str, int, int]]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tpo_core.errors import TpoError
@@ -58,9 +58,10 @@ def cached(uri: str, size_bytes: int, sha256: str) -> Path:
     folder = uris.scratch_dir() / "shards"
     path = folder / f"{sha256}.arrow"
     with _locked(folder / f".{sha256}.lock"):
-        if path.exists() and path.stat().st_size == size_bytes:
-            os.utime(path)
-            return path
+        with suppress(FileNotFoundError):  # another process made room
+            if path.stat().st_size == size_bytes:
+                os.utime(path)
+                return path
         _make_room(folder, size_bytes)
         aside = folder / f".{sha256}.{os.getpid()}"
         try:
@@ -85,7 +86,10 @@ def _locked(lock: Path) -> Iterator[None]:
 
 
 def _make_room(folder: Path, size_bytes: int) -> None:
-    stats = {path: path.stat() for path in folder.glob("*.arrow")}
+    stats = {}
+    for path in folder.glob("*.arrow"):
+        with suppress(FileNotFoundError):  # another process makes room, too
+            stats[path] = path.stat()
     kept = sum(stat.st_size for stat in stats.values())
     for path, stat in sorted(stats.items(), key=lambda item: item[1].st_mtime_ns):
         if kept + size_bytes <= limit_bytes():

@@ -120,8 +120,13 @@ def entries(uri: str) -> dict[str, Entry]:
 
 
 def tree(uri: str) -> Iterator[tuple[str, Entry]]:
-    root = to_path(uri)
-    for folder, _, names in os.walk(root, followlinks=True):
+    root, seen = to_path(uri), set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.stat(folder)
+        if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         for name in names:
             path = Path(folder, name)
             with suppress(FileNotFoundError):  # a link to nothing, or a file that goes meanwhile

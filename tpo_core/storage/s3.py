@@ -68,7 +68,8 @@ def split(uri: str) -> tuple[str, str]:
 def exists(uri: str) -> bool:
     bucket, key = split(uri)
     with _told(uri):
-        return any(each == key or each.startswith(f"{key}/") for each, _ in _objects(bucket, key))
+        found = _objects(bucket, key)
+        return any(not key or each == key or each.startswith(f"{key}/") for each, _ in found)
 
 
 def read_bytes(uri: str) -> bytes:
@@ -155,7 +156,7 @@ def put_file(path: Path, uri: str) -> None:
 def size_bytes(uri: str) -> int:
     bucket, key = split(uri)
     with _told(uri):
-        sizes = [size for each, size in _objects(bucket, key) if each == key or each.startswith(f"{key}/")]
+        sizes = [size for each, size in _objects(bucket, key) if not key or each == key or each.startswith(f"{key}/")]
     if not sizes:
         raise FileNotFoundError(uri)
     return sum(sizes)

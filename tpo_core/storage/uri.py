@@ -122,13 +122,18 @@ def entries(uri: str | Path) -> dict[str, Entry]:
 def tree_stamp(uri: str | Path, *, without: str | Path = "") -> str:
     """What tells the content of a folder from another: a SHA-256 over the names, sizes and tags of all files below it,
     from listings alone. Hidden files, and what lies below the folder `without`, do not count."""
-    skipped = absolute(without).removeprefix(f"{absolute(uri).rstrip('/')}/") if without else ""
+    skipped = _plain(without).removeprefix(f"{_plain(uri)}/") if without else ""
     lines = [
         f"{name}\0{each.size_bytes}\0{each.tag}\n"
         for name, each in _store(uri).tree(str(uri))
         if not (name.startswith(".") or "/." in name or (skipped and name.startswith(f"{skipped}/")))
     ]
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _plain(uri: str | Path) -> str:
+    """One spelling of a place, to compare: a path for file://, no slash at the end."""
+    return absolute(local.to_path(str(uri)) if is_local(uri) else uri).rstrip("/")
 
 
 def entry(uri: str | Path) -> Entry | None:

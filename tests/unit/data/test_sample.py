@@ -224,3 +224,22 @@ def test_settle_makes_track_entries_outside_the_image_absent():
     assert sample.targets[0].track == (TrackEntry(0, True, box=inside), TrackEntry(1, False))
     assert json.loads(sample.provenance.raw) == {"outside_boxes": {"1": list(outside)}}
     assert validate(sample) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"turns": (Turn("human", "When?"), Turn("assistant", "<time_begin><temp>", (), (0,)))}, "bad_role"),
+        ({"targets": (Target("span", span_s=(0.0, 1.0)), Target("spam"))}, "bad_target"),
+        ({"targets": (Target("span", span_s=(0.0, 1.0), set_rule="none"),)}, "bad_target"),
+        ({"options": ("a", "b"), "answer_index": 2}, "bad_option"),
+        ({"answer_index": 0}, "bad_option"),
+        ({"options": ("a", "b"), "answer_index": 1}, None),
+    ],
+)
+def test_only_words_of_the_record_pass(changes, reason):
+    assert validate(dataclasses.replace(span_sample((0.0, 1.0)), **changes)) == ([reason] if reason else [])
+
+
+def test_an_end_that_is_no_number_of_seconds_is_not_clipped():
+    assert validate(settle(span_sample((1.0, float("inf"))))) == ["nan"]

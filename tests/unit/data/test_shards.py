@@ -206,9 +206,17 @@ def masked(number: int, size_bytes: int) -> Sample:
 
 
 def test_large_masks_are_spread_over_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("tpo_core.data.shards.SAMPLE_BYTES_PER_FILE", 1000)
+    monkeypatch.setattr("tpo_core.data.shards.SAMPLE_BYTES_PER_FILE", 4000)
     files = write_samples(tmp_path, "train", [masked(number, 400) for number in range(7)])
     assert [record["rows"] for record in files.values()] == [3, 3, 1]
+
+
+def test_long_tracks_are_spread_over_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tpo_core.data.shards.SAMPLE_BYTES_PER_FILE", 100_000)
+    track = tuple(TrackEntry(frame, True, box=(0.0, 0.0, 9.0, 9.0)) for frame in range(60))
+    samples = [replace(make_sample(k, "mask"), targets=(Target("track", track=track),)) for k in range(5)]
+    files = write_samples(tmp_path, "train", samples)
+    assert [record["rows"] for record in files.values()] == [2, 2, 1]
 
 
 @pytest.mark.slow

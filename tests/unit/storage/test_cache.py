@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -79,3 +80,10 @@ def test_a_limit_that_is_no_number_is_told(monkeypatch):
     monkeypatch.setenv("TPO_CACHE_GIB", "plenty")
     with pytest.raises(TpoError, match="TPO_CACHE_GIB='plenty' is no number"):
         cache.limit_bytes()
+
+
+def test_processes_that_make_room_for_each_other_all_get_their_file(remote, monkeypatch):
+    monkeypatch.setenv("TPO_CACHE_GIB", str(700_000 / 2**30))  # room for two of four
+    with ThreadPoolExecutor(4) as pool:  # the locks are those of open files, so threads are as good as processes
+        paths = list(pool.map(lambda turn: cache.cached(*remote[turn % 4]).name, range(80)))
+    assert [path.removesuffix(".arrow") for path in paths] == [remote[turn % 4][2] for turn in range(80)]

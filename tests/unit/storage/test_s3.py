@@ -14,6 +14,14 @@ def test_a_bucket_that_is_not_there(bucket):
         uri.list_names("s3://nowhere/x")
 
 
+def test_a_bucket_is_a_folder(bucket):
+    assert not uri.exists(bucket)
+    uri.write_bytes(f"{bucket}/a/x", b"12345")
+    assert uri.exists(bucket)
+    assert uri.size_bytes(bucket) == 5
+    assert uri.list_names(bucket) == ["a"]
+
+
 def test_reading_with_wrong_credentials_is_one_line(bucket, monkeypatch):
     uri.write_bytes(f"{bucket}/x", b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")

@@ -198,3 +198,19 @@ def test_the_stamp_of_a_folder_follows_every_file_below_it(root):
     uri.write_bytes(f"{root}/videos/2.mp4", b"")
     assert len({before, changed, uri.tree_stamp(root, without=f"{root}/runs")}) == 3
     assert uri.tree_stamp(f"{root}/nothing") == uri.tree_stamp(f"{root}/none")
+
+
+def test_a_stamp_knows_its_own_output_however_it_is_spelt(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "a").write_text("1")
+    before = uri.tree_stamp(f"file://{tmp_path}", without=f"{tmp_path}/runs/")
+    (tmp_path / "runs/out").write_text("1")
+    assert uri.tree_stamp(f"file://{tmp_path}", without=f"{tmp_path}/runs/") == before
+    assert uri.tree_stamp(f"{tmp_path}/", without=f"file://{tmp_path}/runs") == before
+
+
+def test_a_link_that_leads_back_is_followed_once(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/x").write_text("1")
+    (tmp_path / "a/b/up").symlink_to(tmp_path / "a")
+    assert [name for name, _ in local.tree(str(tmp_path))] == ["a/b/x"]

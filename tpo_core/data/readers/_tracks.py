@@ -47,11 +47,15 @@ def box_of(left: float, top: float, width: float, height: float, origin: int) ->
 
 def read_boxes(root: str, path: str, reader: str, origin: int) -> list[Box | None]:
     """One box a line, as `box_of` gives them. ValueError for a line that is not four finite numbers."""
-    boxes = []
-    for line in read_lines(root, path, reader):
-        if line.strip():
-            left, top, width, height = numbers_of(line)
-            boxes.append(box_of(left, top, width, height, origin))
+    boxes: list[Box | None] = []
+    lines = [line.strip() for line in read_lines(root, path, reader)]
+    while lines and not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines):  # a line is a frame, so an empty one between others is a fault
+        if not line:
+            raise ValueError(f"line {number + 1} of {path} is empty")
+        left, top, width, height = numbers_of(line)
+        boxes.append(box_of(left, top, width, height, origin))
     return boxes
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 
-from tpo_core.data.readers._moments import span_sample
+from tpo_core.data.readers._moments import positive, span_sample
 from tpo_core.data.readers._tvr import tvr_samples
 from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, at, mapped
 from tpo_core.data.readers.files import below, fill, read_lines
@@ -29,7 +29,7 @@ def _durations(root: str, path: str) -> dict[str, float]:
         if not row.get("id") or not row.get("length"):
             raise TpoError(f"{NAME}: {path} line {table.line_num} lacks `id` or `length`; expected the Charades table")
         try:
-            durations[row["id"]] = float(row["length"])
+            durations[row["id"]] = positive(row["length"], "length")
         except ValueError as error:
             raise TpoError(f"{NAME}: {path} line {table.line_num}: length {row['length']!r} is no number") from error
     return durations

@@ -121,7 +121,7 @@ def read_pickle_list(root: str, path: str, reader: str) -> list[Any]:
     uri = require(root, path, reader)
     try:
         content = _PlainUnpickler(io.BytesIO(read_bytes(uri)), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
         raise TpoError(
             f"{reader}: {uri} is not a pickle of plain annotations ({error}); refusing to load it"
         ) from error

@@ -55,6 +55,12 @@ def test_a_missing_file_is_told_at_once(tmp_path):
         stream_items(str(tmp_path), "a.json", "reader")
 
 
+def test_a_damaged_pickle_is_told(tmp_path):
+    (tmp_path / "a.p").write_bytes(b"}]K\x01s.")  # a list as a key
+    with pytest.raises(TpoError, match="is not a pickle of plain annotations"):
+        read_pickle_list(str(tmp_path), "a.p", "reader")
+
+
 def test_a_pickle_without_a_list_is_told(tmp_path):
     (tmp_path / "a.p").write_bytes(b"(dp0\n.")
     with pytest.raises(TpoError, match="holds no list"):

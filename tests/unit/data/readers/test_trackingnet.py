@@ -61,13 +61,14 @@ def test_the_planted_bad_sequences_are_rejected_and_no_other(tmp_path):
         "e": ([], "track_never_visible"),
         "f": (["1,2,x,20", "1,2,10,20"], "bad_record"),
         "g": (["1,2,10,20", "1,2,10,20"], None),
+        "h": (["1,2,10,20", "", "1,2,10,20"], "bad_record"),
     }
     for name, (lines, _) in planted.items():
         write(tmp_path, "TRAIN_3", name, lines)
     items = read(tmp_path)
     assert [item.reason if isinstance(item, Reject) else None for item in items] == [why for _, why in planted.values()]
     rejects = [item.uri for item in items if isinstance(item, Reject)]
-    assert rejects == [f"TRAIN_3/anno/{name}.txt:1" for name in "bcdef"]
+    assert rejects == [f"TRAIN_3/anno/{name}.txt:1" for name in "bcdefh"]
 
 
 def test_a_missing_chunk_is_told(tmp_path):
