@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -73,7 +75,7 @@ class Wish:
         clip = self.media.clip_s
         stills = self.media.kind == "frames"
         return DecodeRequest(
-            uri=uris.join(root if root is not None else "", key.partition("#t=")[0]),
+            uri=uris.join(root if root is not None else "", _FRAGMENT.sub("", key)),
             kind=self.media.kind,
             short_side_px=frames.short_side_px,
             n_frames=frames.n_frames,
@@ -97,11 +99,21 @@ def _features(frames: FramesConfig) -> FeatureRequest | None:
     return FeatureRequest(wanted.encoder, options, wanted.clip_len_s, wanted.frames_per_clip)
 
 
+_FRAGMENT = re.compile(r"(#frames=[0-9a-f]{16})?(#t=[^#,]+,[^#,]+)?$")
+
+
 def media_key(source_root: str, media: Media) -> str:
-    """Name of a media in a shard set: below the data root, or absolute where its source is; clips are told apart."""
+    """Name of a media in a shard set: below the data root, or absolute where its source is.
+
+    Told apart are the clips of a file ("#t=<start>,<end>") and what two data sets read of one folder of frames
+    ("#frames=<hash>" of the names, their rate and their stride).
+    """
     key = uris.join(source_root, media.uri)
     if "://" not in key:
         key = posixpath.normpath(key)
+    reading = [media.frame_names, media.fps, media.frame_stride]
+    if media.kind == "frames" and reading != [None, None, None]:
+        key += f"#frames={hashlib.blake2b(json.dumps(reading).encode(), digest_size=8).hexdigest()}"
     return key if media.clip_s is None else f"{key}#t={media.clip_s.start!r},{media.clip_s.end!r}"
 
 
@@ -181,8 +193,8 @@ def _first_problem(sample: Sample, part: str, wishes: dict[str, Wish], duplicate
     if sample.media:
         media = sample.media[0]
         known = wishes.get(media.uri)
-        if known and (known.media.kind, known.media.frame_names) != (media.kind, media.frame_names):
-            return "media_conflict", "another sample reads the same media with other frame names or as another kind"
+        if known and known.media.kind != media.kind:
+            return "media_conflict", f"another sample reads it as {known.media.kind}, this one as {media.kind}"
     return "", ""
 
 

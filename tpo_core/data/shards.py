@@ -11,7 +11,7 @@ it is remote its files are fetched as they are needed. Every file is checked aga
 first use on a machine.
 
 `Media.uri` of a stored sample is the key of its row in `media/`: the path below the data root (an absolute path or URI
-where the source lies elsewhere), with "#t=<start>,<end>" added when the sample is a part of the file.
+where the source lies elsewhere), with what `tpo_core.data.intake.media_key` adds for clips and for folders of frames.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What is asked of the decoder for the samples that name a media."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from tpo_core.config.schema import DataConfig, FramesConfig
@@ -15,6 +16,20 @@ def test_keys_are_below_the_data_root_and_tell_clips_apart():
     assert media_key(".", Media("videos/a.mp4", "video")) == "videos/a.mp4"
     assert media_key("s3://bucket/set", Media("a.mp4", "video")) == "s3://bucket/set/a.mp4"
     assert media_key("own", Media("a.mp4", "video", clip_s=Clip(60.0, 210.5))) == "own/a.mp4#t=60.0,210.5"
+
+
+def test_two_readings_of_one_folder_of_frames_are_two_media_of_the_same_place():
+    """Two data sets may name other files of one folder, or their rate; neither may lose its samples."""
+    every, third = Media("clip", "frames"), Media("clip", "frames", frame_names=("0.jpg", "3.jpg"), fps=30.0)
+    keys = {media_key("sets", every), media_key("sets", third), media_key("sets", replace(third, fps=25.0))}
+    assert len(keys) == 3
+    for key in keys:
+        assert Wish(third).request(key, "s3://bucket", FRAMES).uri == "s3://bucket/sets/clip"
+    assert media_key("sets", third) == media_key("sets", replace(third, width=640, height=360))
+
+
+def test_a_file_whose_name_looks_like_a_clip_is_read_under_its_own_name():
+    assert Wish(Media("", "video")).request("a#t=1.mp4", "own", FRAMES).uri == "own/a#t=1.mp4"
 
 
 def test_a_request_reads_the_file_of_a_clip_and_asks_for_the_frames_that_targets_need():

@@ -11,11 +11,13 @@ from __future__ import annotations
 import difflib
 import json
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tpo_core.data.instructions import render
+from tpo_core.data.readers.files import NOT_UTF8
 from tpo_core.data.sample import UNLABELLED, Media, Provenance, Sample, Target, Turn, settle, validate
 from tpo_core.errors import TpoError
 
@@ -108,11 +110,14 @@ def _refused(sample: Sample, reason: str, detail: str) -> Reject:
     return Reject(place, reason, f"{sample.sample_id}: {detail}".encode("ascii", "backslashreplace").decode())
 
 
+_BROKEN = re.compile(f"[\ud800-\udfff{NOT_UTF8}]")
+
+
 def _is_text(sample: Sample) -> bool:
-    """False where a label file held bytes that are not UTF-8, which `files.read_lines` passes on as surrogates."""
+    """False where a label file held bytes that are not UTF-8, which `files` passes on as surrogates or NOT_UTF8."""
     texts = [sample.sample_id, *(media.uri for media in sample.media), *(turn.text for turn in sample.turns)]
     texts += [target.label or "" for target in sample.targets]
-    return all(text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text) for text in texts)
+    return all(text.isascii() or not _BROKEN.search(text) for text in texts)
 
 
 def escapes_root(media: Media) -> bool:

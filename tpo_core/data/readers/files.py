@@ -6,10 +6,12 @@ object. A pickle is opened by an unpickler that builds containers and scalars on
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -17,8 +19,6 @@ import ijson
 
 from tpo_core.errors import TpoError
 from tpo_core.storage.uri import exists, join, list_names, open_read, read_bytes
-
-_NOTHING = object()
 
 
 def fill(template: str, **names: str) -> str:
@@ -85,24 +85,71 @@ def stream_pairs(root: str, path: str, reader: str, prefix: str = "") -> Iterato
 
 
 def _streamed(
-    uri: str, reader: str, parse: Callable[[BinaryIO], Iterator[Any]], prefix: str, wanted: str
+    uri: str, reader: str, parse: Callable[[Any], Iterator[Any]], prefix: str, wanted: str
 ) -> Iterator[Any]:
+    given = 0
     try:
-        with open_read(uri) as file:
-            first = next(items := parse(file), _NOTHING)
-            if first is not _NOTHING:
-                yield first
-                yield from items
-                return
+        try:
+            with open_read(uri) as file:
+                for given, item in enumerate(parse(file), start=1):
+                    yield item
+        except (ijson.JSONError, UnicodeDecodeError):  # perhaps of what one record holds: the others still count
+            with open_read(uri) as file:
+                for number, item in enumerate(parse(Mended(file)), start=1):
+                    if number > given:
+                        given = number
+                        yield item
+        if given:
+            return
         with open_read(uri) as file:
             begins = {"list": "start_array", "object": "start_map"}[wanted]
-            found = any(event == begins and at == prefix for at, event, _ in ijson.parse(file))
+            found = any(event == begins and at == prefix for at, event, _ in ijson.parse(Mended(file)))
     except (ijson.JSONError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
         raise TpoError(f"{reader}: {uri} is not JSON ({text}); is the download complete?") from error
     if not found:
         place = f"under {prefix!r}" if prefix else "at its top"
         raise TpoError(f"{reader}: {uri} holds no JSON {wanted} {place}; is it the annotation file?")
+
+
+class Mended:
+    """A JSON file whose NaN and Infinity read as null, and whose bytes that are not UTF-8 as `NOT_UTF8`: what Python's
+    own parser lets pass and a strict one does not. Samples of a record that holds either become rejects."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
+        self._held = ""
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        """At least one byte until the end, whatever the size. ijson asks for 0 bytes to learn what `read` gives."""
+        if size == 0:
+            return b""
+        mended = ""
+        while not mended and not self._ended:
+            chunk = self._file.read(size)
+            self._ended = not chunk
+            mended = self._complete(self._held + self._decode(chunk, self._ended))
+        return mended.encode()
+
+    def _complete(self, text: str) -> str:
+        """`text` mended up to the last token that it holds whole; the rest waits for more."""
+        parts, end = [], 0
+        for token in _TOKEN.finditer(text):
+            if token.end() == len(text) and not self._ended:
+                break
+            end = token.end()
+            word = token[0]
+            parts.append("null" if word in _NOT_FINITE else _SURROGATE.sub(NOT_UTF8, word))
+        self._held = text[end:]
+        return "".join(parts)
+
+
+NOT_UTF8 = "\ufdd0"  # a code point that Unicode keeps out of texts
+_SURROGATE = re.compile("[\udc80-\udcff]")
+_NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|-?[A-Za-z]+|[^"A-Za-z-]+|.', re.DOTALL)
 
 
 class _PlainUnpickler(pickle.Unpickler):

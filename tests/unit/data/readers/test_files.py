@@ -1,10 +1,12 @@
 """Streaming of annotation files: what comes out, and how a wrong or broken file is told."""
 
+import io
 import json
+import random
 
 import pytest
 
-from tpo_core.data.readers.files import read_pickle_list, stream_items, stream_pairs
+from tpo_core.data.readers.files import NOT_UTF8, Mended, read_pickle_list, stream_items, stream_pairs
 from tpo_core.errors import TpoError
 
 
@@ -32,6 +34,37 @@ def test_items_come_before_the_file_is_read_to_its_end(tmp_path):
     assert next(rows) == {}
     with pytest.raises(TpoError, match=r"a\.json is not JSON .*is the download complete"):
         list(rows)
+
+
+def test_what_one_record_holds_does_not_cost_the_others(tmp_path):
+    """Python writes NaN into JSON, and old files hold Latin-1; a strict parser ends at either."""
+    text = json.dumps([{"start": 1.5}, {"start": float("nan")}, {"start": float("-inf")}, {"text": "NaN Infinity"}])
+    assert list(stream_items(*write(tmp_path, text))) == [
+        {"start": 1.5},
+        {"start": None},
+        {"start": None},
+        {"text": "NaN Infinity"},
+    ]
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"one": "caf\xc3\xa9", "two": "caf\xe9", "three": "\\"\xe9\\\\"}')
+    pairs = dict(stream_pairs(str(tmp_path), "a.json", "reader"))
+    assert pairs == {"one": "caf\u00e9", "two": f"caf{NOT_UTF8}", "three": f'"{NOT_UTF8}\\'}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 16])
+def test_a_file_is_mended_alike_however_it_is_read(size):
+    rng = random.Random(0)
+    values = [float("nan"), float("inf"), -float("inf"), -1.5, True, None, '-Infinity "\\', "\u00e9", {"NaN": [-1]}]
+    rows = [rng.choice(values) for _ in range(200)]
+    file, parts = Mended(io.BytesIO(json.dumps(rows, ensure_ascii=False).encode())), []
+    while part := file.read(size):
+        parts.append(part)
+    strict = json.loads(b"".join(parts), parse_constant=pytest.fail)
+    assert strict == [None if isinstance(row, float) and row != -1.5 else row for row in rows]
+
+
+def test_a_cut_file_is_still_told_after_mending(tmp_path):
+    with pytest.raises(TpoError, match="is not JSON"):
+        list(stream_items(*write(tmp_path, '[{"a": NaN}, {"b": "c')))
 
 
 @pytest.mark.parametrize(
