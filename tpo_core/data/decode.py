@@ -9,12 +9,8 @@ length of a video.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import av
@@ -24,11 +20,11 @@ from av.video.reformatter import Interpolation
 from PIL import Image
 
 from tpo_core.data.features import ClipFeatures
+from tpo_core.data.fetch import read
 from tpo_core.data.frames import (
     IMAGE_SUFFIXES,
     DecodedMedia,
     DecodeRequest,
-    FetchError,
     Timeline,
     encode_jpeg,
     feature_frames,
@@ -36,7 +32,6 @@ from tpo_core.data.frames import (
     select_frames,
     stored_size,
 )
-from tpo_core.errors import TpoError
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
 
@@ -61,36 +56,11 @@ Decoder = Callable[[DecodeRequest], DecodedMedia]
 decord.logging.set_level(decord.logging.QUIET)  # what it cannot read is told by an error
 
 
-@contextmanager
-def _local_copy(uri: str) -> Iterator[str]:
-    """A path on this machine with the bytes of `uri`; what had to be fetched is removed again."""
-    if uris.is_local(uri):
-        path = local.to_path(uri)
-        if not path.is_file():
-            raise FileNotFoundError("no such file")
-        yield str(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="tpo-media-") as folder:
-        copy = Path(folder) / f"media{os.path.splitext(uri)[1]}"
-        with _fetching(uri):
-            uris.copy_here(uri, copy)
-        yield str(copy)
-
-
-@contextmanager
-def _fetching(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError("no such file") from None
-    except (OSError, TpoError) as error:  # TpoError: refused, or no answer after all attempts
-        text = " ".join(str(error).split()).removeprefix(f"{uri}: ")
-        raise FetchError(f"{uri}: {text}") from error
-
-
-def _read(uri: str) -> bytes:
-    with _fetching(uri):
-        return uris.read_bytes(uri)
+def _path(uri: str) -> str:
+    path = local.to_path(uri)
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
+    return str(path)
 
 
 def read_timeline(path: str) -> Timeline:
@@ -232,23 +202,23 @@ class _Wanted:
 
 
 def decode_video(request: DecodeRequest) -> DecodedMedia:
-    """A video by the decoder that is right, and suits its size."""
-    with _local_copy(request.uri) as path:
-        line = read_timeline(path)
-        small = line.width * line.height < PYAV_FROM_PX
-        return (_by_decord if small and line.clean_cuts else _by_pyav)(path, line, request)
+    """A video by the decoder that is right, and suits its size. Decoders of videos read files of this machine."""
+    path = _path(request.uri)
+    line = read_timeline(path)
+    small = line.width * line.height < PYAV_FROM_PX
+    return (_by_decord if small and line.clean_cuts else _by_pyav)(path, line, request)
 
 
 def decode_with_decord(request: DecodeRequest) -> DecodedMedia:
     """A video by decord, decoded at the stored size."""
-    with _local_copy(request.uri) as path:
-        return _by_decord(path, read_timeline(path), request)
+    path = _path(request.uri)
+    return _by_decord(path, read_timeline(path), request)
 
 
 def decode_with_pyav(request: DecodeRequest) -> DecodedMedia:
     """A video by PyAV: from the keyframe before a wanted frame on, each frame matched by its time stamp."""
-    with _local_copy(request.uri) as path:
-        return _by_pyav(path, read_timeline(path), request)
+    path = _path(request.uri)
+    return _by_pyav(path, read_timeline(path), request)
 
 
 def _by_decord(path: str, line: Timeline, request: DecodeRequest) -> DecodedMedia:
@@ -321,7 +291,7 @@ def decode_stills(request: DecodeRequest) -> DecodedMedia:
     rate = 1 / seconds if seconds and request.fps else 0.0
     plan = Timeline(starts, duration, rate, 0, 0, 0, none, none, False)
     first_number = int(select_frames(starts, duration, request)[0])
-    first = _read(files[first_number])
+    first = read(files[first_number])
     with Image.open(io.BytesIO(first)) as image:
         size = image.size
     wanted = _Wanted(request, replace(plan, width=size[0], height=size[1]))
@@ -329,16 +299,23 @@ def decode_stills(request: DecodeRequest) -> DecodedMedia:
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
         for number in wanted.index:
-            content = first if number == first_number else _read(files[number])
+            content = first if number == first_number else read(files[number])
             with Image.open(io.BytesIO(content)) as image:
                 if image.format == "JPEG" and not _has_end(content):
                     raise ValueError(f"frame {number} has no end: it was cut or lost")
                 if image.size != size:
                     raise ValueError(f"frame {number} has size {image.size}, the first one {size}")
-                small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+                small = _rgb(image).resize((width, height), Image.Resampling.BICUBIC)
                 yield number, np.asarray(small)
 
     return wanted.collect(frames(), "pil")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB. PIL clips 16-bit grey to white, so that its upper byte is taken here."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, np.int32) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _has_end(jpeg: bytes) -> bool:
@@ -353,11 +330,16 @@ def _files(request: DecodeRequest) -> tuple[list[str], float]:
     """The files of an image or a folder of frames, and the seconds from one to the next."""
     if request.kind == "image":
         return [request.uri], 0.0
+    there = uris.list_names(request.uri)
     names: Sequence[str] = request.frame_names or sorted(
-        (name for name in uris.list_names(request.uri) if name.lower().endswith(IMAGE_SUFFIXES)), key=natural_key
+        (name for name in there if name.lower().endswith(IMAGE_SUFFIXES)), key=natural_key
     )
     if not names:
         raise ValueError("holds no frames")
+    known = set(there)
+    lost = [name for name in names if "/" not in name and name not in known]
+    if lost:
+        raise ValueError(f"lacks {len(lost)} of {len(names)} frames, the first one {lost[0]}")
     seconds = (request.frame_stride or 1) / request.fps if request.fps else 1.0
     return [uris.join(request.uri, name) for name in names], seconds
 

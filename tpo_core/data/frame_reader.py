@@ -16,10 +16,12 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from types import TracebackType
 
 from tpo_core.data.decode import VIDEO_DECODERS, Decoder, decode_stills
+from tpo_core.data.fetch import local_copy
 from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, NotTheMediaError
 from tpo_core.errors import TpoError
 
@@ -92,7 +94,15 @@ class FrameReader:
             NotTheMediaError, TpoError: the storage failed, after all the attempts of `tpo_core.storage`, or the
                 encoder of clip features did.
         """
-        decoders = self.decoders if request.kind == "video" else (decode_stills,)
+        if request.kind != "video":
+            return self._first_that_can((decode_stills,), request, request.uri)
+        try:
+            with local_copy(request.uri) as here:
+                return self._first_that_can(self.decoders, replace(request, uri=here), request.uri)
+        except FileNotFoundError as error:
+            raise DecodeError(request.uri, str(error)) from None
+
+    def _first_that_can(self, decoders: Sequence[Decoder], request: DecodeRequest, name: str) -> DecodedMedia:
         texts: dict[str, str] = {}
         for decoder in decoders:
             answer = self._ask(decoder, request)
@@ -103,9 +113,9 @@ class FrameReader:
             texts[decoder.__name__.removeprefix("decode_with_")] = answer
         passing = any(isinstance(text, _Gone) for text in texts.values())
         if len(set(texts.values())) == 1:
-            raise DecodeError(request.uri, next(iter(texts.values())), passing=passing)
-        told = "; ".join(f"{name}: {text}" for name, text in texts.items())
-        raise DecodeError(request.uri, told, passing=passing)
+            raise DecodeError(name, next(iter(texts.values())), passing=passing)
+        told = "; ".join(f"{decoder}: {text}" for decoder, text in texts.items())
+        raise DecodeError(name, told, passing=passing)
 
     def _ask(self, decoder: Decoder, request: DecodeRequest) -> DecodedMedia | NotTheMediaError | TpoError | str:
         if self._served >= RECYCLE_AFTER:

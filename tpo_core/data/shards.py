@@ -321,11 +321,11 @@ class ShardSet:
         """The first row of every batch, and the columns of every batch by name (looking one up in a batch takes 1 us,
         and there are as many as 16 of them and hundreds of batches)."""
         if uris.is_local(self.store):
-            path = self._checked(name)
+            batches = open_shard(self._checked(name), MEDIA_SCHEMA)
         else:
             record, uri = self.manifest["files"][name], uris.join(self.store, name.removeprefix("media/"))
-            path = cached(uri, record["bytes"], record["sha256"])
-        batches = open_shard(path, MEDIA_SCHEMA)
+            with cached(uri, record["bytes"], record["sha256"]) as path:
+                batches = open_shard(path, MEDIA_SCHEMA)
         starts = [0, *itertools.accumulate(batch.num_rows for batch in batches)][:-1]
         return starts, [dict(zip(MEDIA_SCHEMA.names, batch.columns, strict=True)) for batch in batches]
 

@@ -1,7 +1,8 @@
 """Files of known size and SHA-256: checked once a machine, and copies of remote ones kept within a limit.
 
 Copies lie in <scratch>/shards, $TPO_CACHE_GIB of them at most (100 unless it is set); the ones that were used longest
-ago go first. A file that another process has mapped stays readable to it when its name is removed.
+ago go first, and what a killed download left goes with the next one of the same file. A file that another process has
+mapped stays readable to it when its name is removed.
 """
 
 import fcntl
@@ -49,50 +50,59 @@ def limit_bytes() -> int:
         raise TpoError(f"TPO_CACHE_GIB={text!r} is no number of GiB") from None
 
 
-def cached(uri: str, size_bytes: int, sha256: str) -> Path:
-    """A local copy of a remote file, fetched once a machine however many processes ask.
+@contextmanager
+def cached(uri: str, size_bytes: int, sha256: str) -> Iterator[Path]:
+    """A local copy of a remote file, fetched once a machine however many processes ask; inside, nobody makes room of
+    it, so open it there.
 
     Raises:
         TpoError: what is there is not what was written, or the disk is full.
     """
     folder = uris.scratch_dir() / "shards"
     path = folder / f"{sha256}.arrow"
-    with _locked(folder / f".{sha256}.lock"):
-        with suppress(FileNotFoundError):  # another process made room
-            if path.stat().st_size == size_bytes:
-                os.utime(path)
-                return path
-        _make_room(folder, size_bytes)
-        aside = folder / f".{sha256}.{os.getpid()}"
-        try:
-            with local.disk_full_told(path):
-                uris.copy_here(uri, aside)
-            if aside.stat().st_size != size_bytes or uris.sha256_file(aside) != sha256:
-                raise TpoError(f"{uri} is damaged (it is not what its checksum says): {_REMEDY}")
-            os.replace(aside, path)
-        except FileNotFoundError:
-            raise TpoError(f"{uri} is missing: run preprocessing again") from None
-        finally:
-            aside.unlink(missing_ok=True)
-    return path
+    with _locked(path):
+        if not path.exists() or path.stat().st_size != size_bytes:
+            for left in folder.glob(f".{sha256}.[0-9]*"):  # of downloads that were killed, since the lock is ours
+                left.unlink(missing_ok=True)
+            _make_room(folder, size_bytes)
+            _fetch(uri, path, size_bytes, sha256)
+        os.utime(path)
+        yield path
+
+
+def _fetch(uri: str, path: Path, size_bytes: int, sha256: str) -> None:
+    aside = path.with_name(f".{sha256}.{os.getpid()}")
+    try:
+        with local.disk_full_told(path):
+            uris.copy_here(uri, aside)
+        if aside.stat().st_size != size_bytes or uris.sha256_file(aside) != sha256:
+            raise TpoError(f"{uri} is damaged (it is not what its checksum says): {_REMEDY}")
+        os.replace(aside, path)
+    except FileNotFoundError:
+        raise TpoError(f"{uri} is missing: run preprocessing again") from None
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def _locked(lock: Path) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Raises BlockingIOError where another holds the lock and `wait` is False."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.stem}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 
 def _make_room(folder: Path, size_bytes: int) -> None:
     stats = {}
-    for path in folder.glob("*.arrow"):
+    for path in [*folder.glob("*.arrow"), *folder.glob(".*.[0-9]*")]:  # copies, and downloads in flight or left behind
         with suppress(FileNotFoundError):  # another process makes room, too
             stats[path] = path.stat()
     kept = sum(stat.st_size for stat in stats.values())
     for path, stat in sorted(stats.items(), key=lambda item: item[1].st_mtime_ns):
         if kept + size_bytes <= limit_bytes():
             return
-        path.unlink(missing_ok=True)
-        kept -= stat.st_size
+        if path.suffix == ".arrow":
+            with suppress(BlockingIOError), _locked(path, wait=False):  # one that is being opened stays
+                path.unlink(missing_ok=True)
+                kept -= stat.st_size

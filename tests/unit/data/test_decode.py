@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import tempfile
 import threading
 from pathlib import Path
 
@@ -202,7 +203,23 @@ def test_a_missing_file_is_told_as_such(tmp_path, reader):
         reader.decode(request(tmp_path / "none.mp4", n_frames=4))
 
 
-def test_a_storage_that_fails_is_not_a_damaged_file(tmp_path, bucket, monkeypatch):
+def test_a_missing_frame_is_told_even_where_it_was_not_asked_for(tmp_path):
+    for number in (0, 1, 3):
+        Image.new("RGB", (32, 24)).save(tmp_path / f"{number}.png")
+    names = tuple(f"{number}.png" for number in range(4))
+    with pytest.raises(ValueError, match=r"lacks 1 of 4 frames, the first one 2\.png"):
+        decode.decode_stills(DecodeRequest(str(tmp_path), "frames", 24, n_frames=1, frame_names=names))
+
+
+def test_grey_of_16_bits_keeps_its_shades(tmp_path):
+    shades = np.linspace(0, 65535, 32, dtype=np.uint16)[None].repeat(24, 0)
+    Image.fromarray(shades).save(tmp_path / "a.png")
+    media = decode.decode_stills(DecodeRequest(str(tmp_path / "a.png"), "image", 24, n_frames=1))
+    assert media.frames_THWC is not None
+    assert np.array_equal(media.frames_THWC[0, 0, :, 0], shades[0] >> 8)
+
+
+def test_a_storage_that_fails_is_not_a_damaged_file(tmp_path, bucket, clip, monkeypatch):
     Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
     uri.write_bytes(f"{bucket}/a.png", (tmp_path / "a.png").read_bytes())
     asked = DecodeRequest(f"{bucket}/a.png", "image", 24, n_frames=1)
@@ -215,7 +232,27 @@ def test_a_storage_that_fails_is_not_a_damaged_file(tmp_path, bucket, monkeypatc
         with pytest.raises(FetchError, match=r"a\.png: AWS Error SLOW_DOWN"):
             decode.decode_stills(asked)
     with FrameReader(deadline_s=60, decoders=(outage, decode_with_pyav)) as reader, pytest.raises(FetchError):
+        reader.decode(request(clip, n_frames=2))
+    with FrameReader(deadline_s=60) as reader, pytest.raises(DecodeError, match="no such file"):
         reader.decode(DecodeRequest(f"{bucket}/a.mp4", "video", 24, n_frames=1))
+
+
+def test_a_remote_video_is_fetched_before_the_deadline_runs_and_leaves_nothing(tmp_path, bucket, clip, monkeypatch):
+    uri.write_bytes(f"{bucket}/a.mp4", Path(clip).read_bytes())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    asked = DecodeRequest(f"{bucket}/a.mp4", "video", 24, n_frames=2)
+    with FrameReader(deadline_s=60) as reader:
+        assert len(reader.decode(asked).frame_index) == 2
+    with FrameReader(deadline_s=60, decoders=(name_the_file,)) as reader, pytest.raises(DecodeError) as told:
+        reader.decode(asked)
+    assert told.value.detail.startswith(str(tmp_path / "temporary"))  # the child is never asked for the remote file
+    with FrameReader(deadline_s=0.2, decoders=(hang,)) as reader, pytest.raises(DecodeError, match="no answer within"):
+        reader.decode(asked)
+    assert not list((tmp_path / "temporary").iterdir())
+    monkeypatch.setattr(uri, "copy_here", broken)
+    with FrameReader(deadline_s=60) as reader, pytest.raises(FetchError, match=r"a\.mp4: AWS Error SLOW_DOWN"):
+        reader.decode(asked)
 
 
 def test_a_storage_that_refuses_or_does_not_answer_ends_the_job(monkeypatch):
@@ -249,8 +286,12 @@ def test_a_deadline_is_a_failure_that_may_pass_and_damage_is_not(tmp_path, clip)
     assert (slow.value.passing, bad.value.passing) == (True, False)
 
 
-def broken(_uri: str) -> bytes:
+def broken(*_: object) -> bytes:
     raise OSError("AWS Error SLOW_DOWN\nduring GetObject")
+
+
+def name_the_file(request: DecodeRequest) -> DecodedMedia:
+    raise ValueError(request.uri)
 
 
 def outage(request: DecodeRequest) -> DecodedMedia:

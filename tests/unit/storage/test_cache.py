@@ -3,6 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,12 @@ def test_the_checksum_of_a_file_is_computed_once(tmp_path, monkeypatch):
     cache.verify(path, 7, sha(b"content"))
 
 
+def held(uri: str, size_bytes: int, sha256: str) -> Path:
+    with cache.cached(uri, size_bytes, sha256) as path:
+        assert sha(path.read_bytes()) == sha256
+        return path
+
+
 @pytest.fixture
 def remote(bucket, scratch, monkeypatch):
     """(uri, size, sha256) of four objects of 300 KiB; the fixture of the bucket sets a scratch folder, too."""
@@ -55,24 +62,44 @@ def remote(bucket, scratch, monkeypatch):
 
 def test_a_copy_is_made_once_and_the_longest_unused_goes_first(remote, monkeypatch):
     monkeypatch.setenv("TPO_CACHE_GIB", str(1_000_000 / 2**30))  # room for three
-    first, second, third = (cache.cached(*each) for each in remote[:3])
+    first, second, third = (held(*each) for each in remote[:3])
     for age, path in enumerate((first, second, third)):
         os.utime(path, ns=(age, age))
-    assert cache.cached(*remote[0]) == first  # used again, so the second is the oldest now
-    fourth = cache.cached(*remote[3])
+    assert held(*remote[0]) == first  # used again, so the second is the oldest now
+    fourth = held(*remote[3])
     assert [path.exists() for path in (first, second, third, fourth)] == [True, False, True, True]
     with monkeypatch.context() as patch:
         patch.setattr(uri, "copy_here", lambda *_: pytest.fail("fetched again"))
-        assert cache.cached(*remote[0]).read_bytes() == bytes(300_000)
-    assert cache.cached(*remote[1]).read_bytes() == bytes([1]) * 300_000
+        assert held(*remote[0]).read_bytes() == bytes(300_000)
+    assert held(*remote[1]).read_bytes() == bytes([1]) * 300_000
+
+
+def test_a_copy_that_is_being_opened_is_not_made_room_of(remote, monkeypatch):
+    monkeypatch.setenv("TPO_CACHE_GIB", str(300_000 / 2**30))  # room for one
+    with cache.cached(*remote[0]) as first:
+        second = held(*remote[1])
+        assert first.exists()
+    third = held(*remote[2])
+    assert [path.exists() for path in (first, second, third)] == [False, False, True]
+
+
+def test_what_a_killed_download_left_counts_and_goes_with_the_next_of_its_file(remote, scratch, monkeypatch):
+    monkeypatch.setenv("TPO_CACHE_GIB", str(700_000 / 2**30))  # room for two
+    first = held(*remote[0])
+    left = scratch / "shards" / f".{remote[1][2]}.12345"
+    left.write_bytes(bytes(250_000))
+    second = held(*remote[2])
+    assert [path.exists() for path in (first, left, second)] == [False, True, True]
+    held(*remote[1])
+    assert not left.exists()
 
 
 def test_what_is_not_what_was_written_is_refused_and_leaves_nothing(remote, scratch):
     place, size, _ = remote[0]
     with pytest.raises(TpoError, match=f"{place} is damaged"):
-        cache.cached(place, size, sha(b"else"))
+        held(place, size, sha(b"else"))
     with pytest.raises(TpoError, match=f"{place}gone is missing"):
-        cache.cached(f"{place}gone", size, sha(b"else"))
+        held(f"{place}gone", size, sha(b"else"))
     assert [path for path in (scratch / "shards").iterdir() if path.suffix != ".lock"] == []
 
 
@@ -85,5 +112,5 @@ def test_a_limit_that_is_no_number_is_told(monkeypatch):
 def test_processes_that_make_room_for_each_other_all_get_their_file(remote, monkeypatch):
     monkeypatch.setenv("TPO_CACHE_GIB", str(700_000 / 2**30))  # room for two of four
     with ThreadPoolExecutor(4) as pool:  # the locks are those of open files, so threads are as good as processes
-        paths = list(pool.map(lambda turn: cache.cached(*remote[turn % 4]).name, range(80)))
+        paths = list(pool.map(lambda turn: held(*remote[turn % 4]).name, range(80)))
     assert [path.removesuffix(".arrow") for path in paths] == [remote[turn % 4][2] for turn in range(80)]

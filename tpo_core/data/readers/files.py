@@ -84,14 +84,13 @@ def stream_pairs(root: str, path: str, reader: str, prefix: str = "") -> Iterato
     return _streamed(uri, reader, lambda file: ijson.kvitems(file, prefix, use_float=True), prefix, "object")
 
 
-def _streamed(
-    uri: str, reader: str, parse: Callable[[Any], Iterator[Any]], prefix: str, wanted: str
-) -> Iterator[Any]:
+def _streamed(uri: str, reader: str, parse: Callable[[Any], Iterator[Any]], prefix: str, wanted: str) -> Iterator[Any]:
     given = 0
     try:
         try:
             with open_read(uri) as file:
-                for given, item in enumerate(parse(file), start=1):
+                for item in parse(file):
+                    given += 1
                     yield item
         except (ijson.JSONError, UnicodeDecodeError):  # perhaps of what one record holds: the others still count
             with open_read(uri) as file:
