@@ -217,9 +217,10 @@ def validate(sample: Sample) -> list[str]:
 
     Codes: bad_task, bad_role, bad_target, bad_option, bad_media_kind, no_media, clip_empty, no_answer, marker_missing,
     prompt_mismatch, bad_reference, no_target, nan, moment_empty, moment_reversed, moment_before_start, moment_past_end,
-    box_empty, box_outside_image, mask_unreadable (counts that are no run lengths of its size), mask_size_mismatch (not
-    the size of the media), frame_out_of_range, track_never_visible. Checks that need a size, frame count or duration
-    wait until it is known (run `settle` first). A box that partly leaves its image is fine, and stays unclipped.
+    bad_saliency (a clip twice, or a number below 0), saliency_past_end, box_empty, box_outside_image, mask_unreadable
+    (counts that are no run lengths of its size), mask_size_mismatch (not the size of the media), frame_out_of_range,
+    track_never_visible. Checks that need a size, frame count or duration wait until it is known (run `settle` first). A
+    box that partly leaves its image is fine, and stays unclipped.
     """
     if sample.task not in KIND_OF_TASK:
         return ["bad_task"]
@@ -249,6 +250,8 @@ def _media_reasons(sample: Sample) -> Iterator[str]:
     for media in sample.media:
         if media.kind not in MEDIA_KINDS:
             yield "bad_media_kind"
+        if not all(math.isfinite(value) for value in (media.duration_s, media.fps) if value is not None):
+            yield "nan"
         if media.clip_s is not None and not media.clip_s.end > media.clip_s.start >= 0:
             yield "clip_empty"
 
@@ -283,6 +286,8 @@ def _target_reasons(target: Target, media: Media | None) -> Iterator[str]:
         yield "no_target"
     if target.rle is not None:
         yield from _mask_reasons(target.rle, media)
+    if target.saliency is not None:
+        yield from _saliency_reasons(target.saliency, duration)
     n_frames = media.n_frames if media else None
     entries = target.track or ()
     if target.kind in ("mask", "track") and not any(entry.visible for entry in entries) and target.rle is None:
@@ -319,6 +324,15 @@ def _box_reasons(box: Box, media: Media | None) -> Iterator[str]:
         yield "box_empty"
     elif media and media.width is not None and media.height is not None and _outside(box, media.width, media.height):
         yield "box_outside_image"
+
+
+def _saliency_reasons(saliency: Saliency, duration_s: float | None) -> Iterator[str]:
+    """The last clip may begin where a file ends that is a little shorter than the labels say."""
+    ids, votes = saliency.clip_ids, [vote for each in saliency.scores for vote in each]
+    if len(set(ids)) < len(ids) or min([*ids, *votes], default=0) < 0:
+        yield "bad_saliency"
+    elif ids and duration_s is not None and (max(ids) - 1) * saliency.clip_len_s >= duration_s:
+        yield "saliency_past_end"
 
 
 def _mask_reasons(mask: Rle, media: Media | None) -> Iterator[str]:

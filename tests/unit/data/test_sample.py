@@ -44,6 +44,13 @@ def span_sample(span_s, duration_s=10.0):
     )
 
 
+def highlight_sample(clip_ids, scores):
+    """Clips of 2 s in a video of 10 s."""
+    sample = span_sample((0.0, 1.0))
+    saliency = Target("saliency", saliency=Saliency(2.0, clip_ids, scores))
+    return dataclasses.replace(sample, targets=(*sample.targets, saliency))
+
+
 def dense_sample(*targets):
     turns = (Turn("user", "What happens?", (0,)), Turn("assistant", "3.0 seconds, a.", (), tuple(range(len(targets)))))
     return dataclasses.replace(span_sample((0.0, 1.0)), task="dense_caption", turns=turns, targets=targets)
@@ -177,6 +184,13 @@ def test_kinds_and_references():
         (with_question(track_sample([TrackEntry(0, True)]), "Track it."), ["marker_missing", "prompt_mismatch"]),
         (with_question(span_sample((0.0, 1.0)), "When is <track_box>?"), ["prompt_mismatch"]),
         (dataclasses.replace(span_sample((0.0, 1.0)), targets=(Target("saliency"),)), ["no_target"]),
+        (span_sample((0.0, 1.0), duration_s=float("nan")), ["nan"]),
+        (highlight_sample((0, 4), ((1,), (2,))), []),
+        (highlight_sample((0, 5), ((1,), (2,))), []),  # begins where the file ends
+        (highlight_sample((0, 6), ((1,), (2,))), ["saliency_past_end"]),
+        (highlight_sample((1, 1), ((1,), (2,))), ["bad_saliency"]),
+        (highlight_sample((-1,), ((1,),)), ["bad_saliency"]),
+        (highlight_sample((1,), ((-1,),)), ["bad_saliency"]),
     ],
 )
 def test_validate_names_every_defect(sample, reasons):
