@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tpo_core.data import rle
 from tpo_core.data.frame_reader import FrameReader
-from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest
+from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, ranges
 from tpo_core.data.sample import Box, Media, Rle, Sample, Target
 from tpo_core.storage.uri import join
 
@@ -65,7 +65,7 @@ def _request(sample: Sample, root: str) -> DecodeRequest:
         kind=media.kind,
         short_side_px=IMAGE_SHORT_SIDE_PX if still else SHORT_SIDE_PX,
         n_frames=1 if still else max(N_FRAMES - len(named), 1),
-        prefer_frames=tuple(sorted(labelled)),
+        prefer_frames=ranges(labelled),
         also_frames=tuple(sorted(named)),
         clip_s=None if media.clip_s is None else (media.clip_s.start, media.clip_s.end),
         frame_names=media.frame_names,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +55,9 @@ class DecodeRequest:
 
     `n_frames`: the frames shown at the midpoints of that many equal intervals of the media, or of `clip_s`, each at
     most once; with `sample_fps` as many intervals as that rate asks for, and at most `n_frames`. `prefer_frames` are
-    taken in place of the midpoint where an interval holds one (annotated frames), and `also_frames` are added to the
-    choice; those of either that the media does not have are left out.
+    taken in place of the midpoint where an interval holds one (annotated frames, as `ranges`: a track that is labelled
+    on 500 frames would take 18 KB as numbers, in a request for each of 30,000 videos), and `also_frames` are added to
+    the choice; those of either that the media does not have are left out.
 
     `features` asks for the vectors of a clip encoder beside the frames. `frame_names`, `fps` and `frame_stride` belong
     to kind "frames": files in order (None: all of the folder, sorted numerically), frames per second of the source
@@ -67,7 +69,7 @@ class DecodeRequest:
     kind: str
     short_side_px: int
     n_frames: int
-    prefer_frames: tuple[int, ...] = ()
+    prefer_frames: tuple[range, ...] = ()
     also_frames: tuple[int, ...] = ()
     clip_s: tuple[float, float] | None = None
     frame_names: tuple[str, ...] | None = None
@@ -121,6 +123,20 @@ class Timeline:
     clean_cuts: bool
 
 
+def ranges(frames: Iterable[int]) -> tuple[range, ...]:
+    """The same numbers, ascending and each once, as ranges of equal steps: a label on every fourth frame is one."""
+    found: list[range] = []
+    for number in sorted(set(frames)):
+        last = found[-1] if found else None
+        if last is not None and len(last) == 1:
+            found[-1] = range(last.start, number + 1, number - last.start)
+        elif last is not None and number == last.stop - 1 + last.step:
+            found[-1] = range(last.start, number + 1, last.step)
+        else:
+            found.append(range(number, number + 1))
+    return tuple(found)
+
+
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
     """Sort key under which frame 10 follows frame 9, zero-padded or not."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part)
@@ -145,7 +161,7 @@ def select_frames(starts_s: np.ndarray, duration_s: float, request: DecodeReques
     edges = np.linspace(begin, end, count + 1)
     middles = (edges[:-1] + edges[1:]) / 2
     picks = shown_at(starts_s, middles)
-    preferred = np.array(sorted({k for k in request.prefer_frames if 0 <= k < total}), np.int64)
+    preferred = np.array([k for frames in request.prefer_frames for k in frames if 0 <= k < total], np.int64)
     if len(preferred):
         nearest = preferred[np.abs(starts_s[preferred][None] - middles[:, None]).argmin(1)]
         inside = (starts_s[nearest] >= edges[:-1]) & (starts_s[nearest] < edges[1:])

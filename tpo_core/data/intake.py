@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_core.config.schema import DataConfig, FramesConfig, SourceConfig
-from tpo_core.data.frames import DecodeRequest, FeatureRequest
+from tpo_core.data.frames import DecodeRequest, FeatureRequest, ranges
 from tpo_core.data.readers import reader_of
 from tpo_core.data.readers.base import Reject
 from tpo_core.data.sample import UNLABELLED, Clip, Media, Sample, settle, validate
@@ -67,7 +67,7 @@ class Wish:
     """One media to decode, with what the samples that name it need of it."""
 
     media: Media
-    prefer: frozenset[int] = frozenset()
+    prefer: tuple[range, ...] = ()
     also: frozenset[int] = frozenset()
 
     def request(self, key: str, root: str | None, frames: FramesConfig) -> DecodeRequest:
@@ -79,7 +79,7 @@ class Wish:
             kind=self.media.kind,
             short_side_px=frames.short_side_px,
             n_frames=frames.n_frames,
-            prefer_frames=tuple(sorted(self.prefer)),
+            prefer_frames=self.prefer,
             also_frames=tuple(sorted(self.also)),
             clip_s=None if clip is None else (clip.start, clip.end),
             frame_names=self.media.frame_names,
@@ -202,11 +202,11 @@ def _wish(sample: Sample, wishes: dict[str, Wish]) -> None:
     for media in sample.media:
         wish = wishes.setdefault(media.uri, Wish(media))
         named = [target.frame for target in sample.targets if target.frame is not None]
-        labelled = [entry.frame for target in sample.targets for entry in target.track or ()]
+        labelled = {entry.frame for target in sample.targets for entry in target.track or ()}
         if named:
             wish.also |= frozenset(named)
         if labelled:
-            wish.prefer |= frozenset(labelled)
+            wish.prefer = ranges(labelled.union(*wish.prefer))
 
 
 def finished(

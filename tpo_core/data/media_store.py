@@ -123,7 +123,9 @@ def _digest(value: Any) -> str:
 def media_digest(key: str, stamp: str, request: DecodeRequest) -> str:
     """Sha256 of what is asked of a media in a given state, apart from where the data root lies."""
     features = request.features and vars(request.features)
-    return _digest([SCHEMA_VERSION, key, stamp, {**vars(request), "uri": "", "features": features}])
+    prefer = [[frames.start, frames.stop, frames.step] for frames in request.prefer_frames]
+    asked = {**vars(request), "uri": "", "features": features, "prefer_frames": prefer}
+    return _digest([SCHEMA_VERSION, key, stamp, asked])
 
 
 def plan_shards(

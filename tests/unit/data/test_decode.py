@@ -22,6 +22,7 @@ from tpo_core.data.frames import (
     EncoderError,
     FeatureRequest,
     FetchError,
+    ranges,
     select_frames,
     stored_size,
 )
@@ -157,7 +158,9 @@ def test_annotated_frames_are_preferred_and_named_frames_are_added():
     starts = np.arange(100) / 10
     chosen = select_frames(starts, 10.0, DecodeRequest("v", "video", 96, n_frames=4))
     assert chosen.tolist() == [12, 37, 62, 87]
-    wanted = DecodeRequest("v", "video", 96, n_frames=4, prefer_frames=(0, 40, 44, 62, 400), also_frames=(99, 500))
+    wanted = DecodeRequest(
+        "v", "video", 96, n_frames=4, prefer_frames=ranges((0, 40, 44, 62, 400)), also_frames=(99, 500)
+    )
     assert select_frames(starts, 10.0, wanted).tolist() == [0, 40, 62, 87, 99]
 
 

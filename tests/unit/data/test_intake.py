@@ -4,7 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tpo_core.config.schema import DataConfig, FramesConfig
+from tpo_core.data.frames import ranges
 from tpo_core.data.intake import RejectLog, Wish, finished, media_key, read_sources
 from tpo_core.data.sample import ANSWER_MARKER, Clip, Media, Provenance, Sample, Target, Turn
 
@@ -32,13 +35,26 @@ def test_a_file_whose_name_looks_like_a_clip_is_read_under_its_own_name():
     assert Wish(Media("", "video")).request("a#t=1.mp4", "own", FRAMES).uri == "own/a#t=1.mp4"
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ([], ()),
+        ([5], (range(5, 6),)),
+        (range(0, 500, 4), (range(0, 497, 4),)),
+        ([9, 0, 1, 2, 1], (range(3), range(9, 10))),
+        ([0, 40, 44, 48, 1000], (range(0, 41, 40), range(44, 49, 4), range(1000, 1001))),
+    ],
+)
+def test_labelled_frames_are_kept_as_ranges(frames, expected):
+    assert ranges(frames) == expected
+    assert [number for each in ranges(frames) for number in each] == sorted(set(frames))
+
+
 def test_a_request_reads_the_file_of_a_clip_and_asks_for_the_frames_that_targets_need():
-    wish = Wish(
-        Media("a.mp4", "video", fps=25.0, clip_s=Clip(60.0, 210.0)), prefer=frozenset({8, 4}), also=frozenset({3})
-    )
+    wish = Wish(Media("a.mp4", "video", fps=25.0, clip_s=Clip(60.0, 210.0)), prefer=ranges({8, 4}), also=frozenset({3}))
     request = wish.request("own/a.mp4#t=60.0,210.0", "s3://bucket", FRAMES)
     assert (request.uri, request.clip_s, request.n_frames) == ("s3://bucket/own/a.mp4", (60.0, 210.0), 8)
-    assert (request.prefer_frames, request.also_frames) == ((4, 8), (3,))
+    assert (request.prefer_frames, request.also_frames) == ((range(4, 9, 4),), (3,))
     assert request.fps is None  # a video tells its own
     assert (request.short_side_px, request.jpeg_quality) == (96, FRAMES.jpeg_quality)
 
