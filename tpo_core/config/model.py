@@ -60,6 +60,12 @@ class ModelConfig(Config):
     temporal: TemporalConfig = Field(default_factory=TemporalConfig, description="temporal head")
     mask: MaskConfig = Field(default_factory=MaskConfig, description="mask head")
 
+    compat_skip_begin_token: bool = Field(
+        default=False,
+        description="call a head before its indicator is fed, as the code published with VideoChat-TPO does, and not"
+        " after it, as in training; for the published weights",
+    )
+
     @field_validator("heads")
     @classmethod
     def _heads_known(cls, heads: list[str]) -> list[str]:

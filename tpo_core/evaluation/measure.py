@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,6 @@ def measure(
     `TELL_EVERY_S` seconds and one at the end.
     """
     chosen = choose(labelled(shards, part, echo), config.limit_per_task, config.limit_by_task)
-    heads = list(model.heads)
     asked = [(task, sample) for task, samples in chosen.items() for sample in samples]
     by_media = sorted(range(len(asked)), key=lambda number: [media.uri for media in asked[number][1].media])
     scored: dict[int, Scored] = {}
@@ -82,7 +81,7 @@ def measure(
         examples = [load_example(shards, asked[number][1]) for number in group]
         answers_given = model.chat(examples, config.max_new_tokens)
         for number, example, answer in zip(group, examples, answers_given, strict=True):
-            scored[number] = score(asked[number][0], example, answer, heads)
+            scored[number] = score(asked[number][0], example, answer)
         if (now := time.monotonic()) - told >= TELL_EVERY_S and len(scored) < len(asked):
             told, left_s = now, (now - began) / len(scored) * (len(asked) - len(scored))
             echo(f"evaluate  {part}  {len(scored)}/{len(asked)}  {left_s:.0f} s left")
@@ -127,11 +126,10 @@ def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def score(task: str, example: Example, answer: Answer, heads: Collection[str]) -> Scored:
-    """Compares one answer of a model with these heads with the truth of its sample."""
+def score(task: str, example: Example, answer: Answer) -> Scored:
+    """Compares one answer with the truth of its sample; of several calls of a head the first one counts."""
     head = truth.HEAD_OF.get(task)
-    called = [name for name in answer.activated if name in heads]  # a base model calls heads it does not have
-    found = dict(zip(called, answer.predictions, strict=True)).get(head) if head else None
+    found = answer.first(head) if head else None
     scores, true, predicted = SCORERS[task](example, answer, found)
     return Scored(task, example, answer, found, scores, true, predicted)
 

@@ -1,8 +1,12 @@
-"""Batched greedy decoding with a key-value cache, in the order of training.
+"""Batched greedy decoding with a key-value cache, in the order of training or in the published one.
 
-Once the model writes an indicator, the next token is not chosen but given: the slot of its head, whose embedding is
-the task vector. The hidden state at that step is what the head reads, exactly as in training, where the slot follows
-the indicator and carries no loss. (The published code feeds the vector before the indicator is in the cache.)
+In the order of training an indicator is followed by the slot of its head: the next token is not chosen but given, its
+embedding is the task vector, and the hidden state at that step is what the head reads. The slot belongs to the answer
+and stays in the cache, as in the training text.
+
+The published code instead feeds the vector before the indicator is in the cache, reads the hidden state, takes the
+vector out of the cache again, and goes on with the indicator, after which the model writes what it likes. Weights that
+were published with that code may be asked in its order: `ahead`.
 """
 
 from collections.abc import Callable
@@ -14,11 +18,20 @@ from torch import Tensor
 
 
 @dataclass
+class HeadCall:
+    """Prompt `row` called `head`, which reads hidden_C."""
+
+    row: int
+    head: str
+    hidden_C: Tensor
+
+
+@dataclass
 class Decoded:
-    """token_ids: per row what was written, without the end token. hidden: per head {row: (C,) state at its slot}."""
+    """token_ids: per row what was written, without the end token. calls: in the order in which they were made."""
 
     token_ids: list[list[int]]
-    hidden: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    calls: list[HeadCall] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -40,10 +53,12 @@ def greedy(
     attention_mask_BL: Tensor,
     grammar: Grammar,
     max_new_tokens: int,
+    ahead: Step | None = None,
 ) -> Decoded:
     """Continue left-padded prompts until every row has ended; once half of the rows have, the others go on alone.
 
     prompt: output of the language model on the prompts, with its cache; project: hidden (B, C) -> logits (B, V).
+    ahead: feeds the slots in the published order, which `step` then never does; None is the order of training.
     A row may exceed `max_new_tokens` by the slot of an indicator that was its last token.
     """
     decoded = Decoded([[] for _ in range(len(attention_mask_BL))])
@@ -55,7 +70,11 @@ def greedy(
         fed = [grammar.pad_id] * len(rows)
         for place, row in enumerate(rows):
             ids = decoded.token_ids[row]
-            token = None if row in done else next_token(ids, choice_R[place], grammar, max_new_tokens)
+            token = (
+                None
+                if row in done
+                else next_token(ids, choice_R[place], grammar, max_new_tokens, give_slots=ahead is None)
+            )
             if token is None:
                 done.add(row)
             else:
@@ -69,19 +88,42 @@ def greedy(
             keep = torch.tensor(live, device=mask_RL.device)
             cache.batch_select_indices(keep)
             mask_RL, rows, fed = mask_RL[keep], [rows[place] for place in live], [fed[place] for place in live]
-        fed_R1 = torch.tensor(fed, device=mask_RL.device)[:, None]
-        mask_RL = torch.cat([mask_RL, torch.ones_like(fed_R1)], 1)
-        output = step(fed_R1, mask_RL, past_key_values=cache, use_cache=True)
+        if ahead is not None:
+            decoded.calls += _calls_ahead(ahead, cache, mask_RL, rows, fed, grammar)
+        output = _feed(step, fed, mask_RL, cache)
+        mask_RL = torch.cat([mask_RL, torch.ones_like(mask_RL[:, :1])], 1)
+        if ahead is not None:
+            continue
         for place, row in enumerate(rows):
             ids = decoded.token_ids[row]
             if row not in done and len(ids) > 1 and ids[-2] in grammar.heads:
-                head, _ = grammar.heads[ids[-2]]
-                decoded.hidden.setdefault(head, {}).setdefault(row, output.last_hidden_state[place, -1])
+                decoded.calls.append(HeadCall(row, grammar.heads[ids[-2]][0], output.last_hidden_state[place, -1]))
 
 
-def next_token(ids: list[int], choice: int, grammar: Grammar, max_new_tokens: int) -> int | None:
+def _feed(step: Step, fed: list[int], mask_RL: Tensor, cache: Any) -> Any:
+    fed_R1 = torch.tensor(fed, device=mask_RL.device)[:, None]
+    seen = torch.cat([mask_RL, torch.ones_like(mask_RL[:, :1])], 1)
+    return step(fed_R1, seen, past_key_values=cache, use_cache=True)
+
+
+def _calls_ahead(
+    ahead: Step, cache: Any, mask_RL: Tensor, rows: list[int], fed: list[int], grammar: Grammar
+) -> list[HeadCall]:
+    """The calls of the rows that are about to be fed an indicator; the cache is left as it was."""
+    calling = {place: grammar.heads[token] for place, token in enumerate(fed) if token in grammar.heads}
+    if not calling:
+        return []
+    slots = [calling[place][1] if place in calling else grammar.pad_id for place in range(len(fed))]
+    states_R1C = _feed(ahead, slots, mask_RL, cache).last_hidden_state
+    cache.crop(-1)
+    return [HeadCall(rows[place], head, states_R1C[place, -1]) for place, (head, _) in calling.items()]
+
+
+def next_token(
+    ids: list[int], choice: int, grammar: Grammar, max_new_tokens: int, *, give_slots: bool = True
+) -> int | None:
     """The token that follows `ids`, None when the answer is finished."""
-    if ids and ids[-1] in grammar.heads:
+    if give_slots and ids and ids[-1] in grammar.heads:
         return grammar.heads[ids[-1]][1]
     if len(ids) >= max_new_tokens or choice in grammar.end_ids:
         return None

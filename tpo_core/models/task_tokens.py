@@ -70,6 +70,7 @@ class TaskTokens(nn.Module):
         self.vectors = nn.ParameterDict({head: nn.Parameter(torch.randn(hidden_size)) for head in slot_ids})
         self.loc_encoder = BoxEncoder(hidden_size) if slot_ids else None
         self._boxes_B4: Tensor | None = None
+        self._silent = False
 
     @torch.no_grad()
     def start(self, heads: Iterable[str], embedding_VC: Tensor) -> None:
@@ -87,8 +88,19 @@ class TaskTokens(nn.Module):
         finally:
             self._boxes_B4 = None
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Inside, slots keep the row that they have in the embedding."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
+
     def embed(self, module: nn.Module, args: tuple[Tensor, ...], output_BLC: Tensor) -> Tensor:
         """Forward hook of the input embedding; replaces the rows of slots and given boxes, and no other."""
+        if self._silent:
+            return output_BLC
         ids_BL = args[0]
         for head, vector in self.vectors.items():
             slots_BL1 = (ids_BL == self.slot_ids[head])[..., None]

@@ -6,6 +6,7 @@ backbone's own names, adapters unmerged), preprocessor_config.json, `tpo.json` (
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from tpo_core.errors import TpoError
 from tpo_core.heads.base import HeadContext, Prediction, TaskHead
 from tpo_core.heads.registry import HEADS, build_head
 from tpo_core.models.backbones.llava_onevision import LlavaOnevision, VisualFeatures
-from tpo_core.models.generation import Decoded, Grammar, greedy
+from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
 from tpo_core.models.processing import IGNORED, Batch, Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
@@ -38,13 +39,17 @@ FORMAT = 1
 
 @dataclass
 class Answer:
-    """What the model said. activated: heads that it called, in order of the first call; predictions: one for each of
-    them that the model has (a model without heads can still write the indicators)."""
+    """What the model said. activated: heads that it called, in order of the first call; found: head and prediction of
+    each call to a head that the model has, in order (a model without heads can still write the indicators)."""
 
     text: str
     token_ids: list[int]
-    predictions: list[Prediction]
+    found: list[tuple[str, Prediction]]
     activated: list[str]
+
+    def first(self, head: str) -> Prediction | None:
+        """What the first call of `head` gave."""
+        return next((prediction for name, prediction in self.found if name == head), None)
 
 
 class TpoModel(nn.Module):
@@ -248,26 +253,44 @@ class TpoModel(nn.Module):
         with self.task_tokens.given_boxes(batch.slot_boxes_B4):
             inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
             prompt = self.backbone.hidden_states(batch.input_ids_BL, mask_BL, use_cache=True, **inputs)
-        decoded = greedy(self.backbone.hidden_states, self.backbone.lm_head, prompt, mask_BL, grammar, max_new_tokens)
-        predictions = self._predict(decoded, self._context(features, batch))
+        decoded = greedy(self._step, self.backbone.lm_head, prompt, mask_BL, grammar, max_new_tokens, self._ahead)
+        found = self._predict(decoded.calls, self._context(features, batch))
         answers = []
         for row, ids in enumerate(decoded.token_ids):
-            called = list(dict.fromkeys(grammar.heads[token][0] for token in ids if token in grammar.heads))
-            found = [predictions[row, name] for name in called if (row, name) in predictions]
+            activated = list(dict.fromkeys(call.head for call in decoded.calls if call.row == row))
             text = self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            answers.append(Answer(text, ids, found, called))
+            answers.append(Answer(text, ids, found[row], activated))
         return answers
 
-    def _predict(self, decoded: Decoded, context: HeadContext) -> dict[tuple[int, str], Prediction]:
-        predictions: dict[tuple[int, str], Prediction] = {}
-        for name, states in decoded.hidden.items():
-            if name not in self.heads:
+    def _step(self, *args: Any, **named: Any) -> Any:
+        """One decoding step. In the published order slots that the model writes are no calls, and keep their rows."""
+        if self._ahead is None:
+            return self.backbone.hidden_states(*args, **named)
+        with self.task_tokens.silent():
+            return self.backbone.hidden_states(*args, **named)
+
+    @property
+    def _ahead(self) -> Step | None:
+        return self.backbone.hidden_states if self.config.compat_skip_begin_token else None
+
+    def _predict(self, calls: list[HeadCall], context: HeadContext) -> dict[int, list[tuple[str, Prediction]]]:
+        """By row the (head, prediction) of each call, in order; a head answers all its calls together."""
+        made: dict[int, tuple[str, Prediction]] = {}
+        for name in self.heads:
+            places = [place for place, call in enumerate(calls) if call.head == name]
+            if not places:
                 continue
-            rows = torch.tensor(list(states), device=context.frame_mask_BT.device)
+            rows = torch.tensor([calls[place].row for place in places], device=context.frame_mask_BT.device)
+            hidden_NC = torch.stack([calls[place].hidden_C for place in places]).float()
             with torch.autocast(rows.device.type, enabled=False):
-                found = self.head(name).predict(torch.stack(list(states.values())).float(), context.rows(rows))
-            predictions |= {(row, name): one for row, one in zip(states, found, strict=True)}
-        return predictions
+                made |= {
+                    place: (name, one)
+                    for place, one in zip(places, self.head(name).predict(hidden_NC, context.rows(rows)), strict=True)
+                }
+        found: dict[int, list[tuple[str, Prediction]]] = defaultdict(list)
+        for place in sorted(made):
+            found[calls[place].row].append(made[place])
+        return found
 
 
 def saved_name(name: str) -> str:

@@ -78,7 +78,7 @@ def prediction_of(head: str, box=BOX):
 
 def answer_with(*heads: str, text: str = "Answer:", own: tuple[str, ...] = ("region", "temporal", "mask")) -> Answer:
     """An answer that calls `heads`, of a model that has the heads `own`."""
-    return Answer(text, [], [prediction_of(head) for head in heads if head in own], list(heads))
+    return Answer(text, [], [(head, prediction_of(head)) for head in heads if head in own], list(heads))
 
 
 def right_answer(example: Example) -> Answer:

@@ -47,7 +47,7 @@ def evaluated(recipe, shards_path, tmp_path, monkeypatch):
 
 
 def scored(task, answer):
-    return score(task, make_example(task), answer, HEADS)
+    return score(task, make_example(task), answer)
 
 
 def test_everything_one_may_look_at_is_left(evaluated):

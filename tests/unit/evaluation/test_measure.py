@@ -31,8 +31,8 @@ HEADS = ("region", "temporal", "mask")
 FAR_BOX = (30.0, 20.0, 38.0, 28.0)
 
 
-def scored(task, answer, heads=HEADS, **sample):
-    return score(task, make_example(task, **sample), answer, heads)
+def scored(task, answer, **sample):
+    return score(task, make_example(task, **sample), answer)
 
 
 def tracked(task, track, number=0):
@@ -102,9 +102,9 @@ def test_a_missed_activation_is_a_wrong_answer_and_stays_in_the_denominator(task
 )
 def test_stored_frames_without_a_label_do_not_count_and_absent_ones_do(labelled, j):
     example = replace(make_example("mask"), sample=tracked("mask", labelled))
-    found = score("mask", example, answer_with("mask"), HEADS)  # it says: there on all four frames
+    found = score("mask", example, answer_with("mask"))  # it says: there on all four frames
     assert found.scores == pytest.approx({"j": j, "f": j})
-    assert score("mask", example, answer_with(), HEADS).scores["j"] == 1 - j
+    assert score("mask", example, answer_with()).scores["j"] == 1 - j
 
 
 def test_what_cannot_be_scored_is_not_asked_and_told(tmp_path):
@@ -137,8 +137,8 @@ def test_another_head_does_not_count_for_the_one_asked():
 
 def test_a_base_model_calls_heads_that_it_has_not():
     said = answer_with("region", own=())
-    assert said.predictions == []
-    answered = scored("region", said, heads=())
+    assert said.found == []
+    answered = scored("region", said)
     assert answered.scores == {"iou": 0.0}
     assert answered.row()["activated"] == ["region"]
     assert summarize("val", [answered])["val/activation/called"] == 1.0
@@ -147,7 +147,13 @@ def test_a_base_model_calls_heads_that_it_has_not():
 @pytest.mark.parametrize(("task", "iou"), [("region", 1.0), ("moment", 0.0)])
 def test_a_model_with_some_heads_keeps_each_prediction_with_its_head(task, iou):
     said = answer_with("temporal", "region", own=("region",))
-    assert scored(task, said, heads=("region",)).scores == {"iou": iou}
+    assert scored(task, said).scores == {"iou": iou}
+
+
+def test_of_several_calls_of_a_head_the_first_one_counts():
+    calls = [("region", prediction_of("region", box)) for box in (FAR_BOX, BOX)]
+    assert scored("region", Answer("", [], calls, ["region"])).scores == {"iou": 0.0}
+    assert scored("region", Answer("", [], calls[::-1], ["region"])).scores == {"iou": 1.0}
 
 
 def test_a_task_head_in_plain_conversation_is_a_false_activation():
@@ -167,7 +173,7 @@ def test_answers_in_words_are_compared_without_case_articles_and_stops():
 
 def test_accuracy_counts_boxes_that_overlap_by_half():
     near = (BOX[0], BOX[1], BOX[2], BOX[1] + (BOX[3] - BOX[1]) * 0.6)
-    answers = [Answer("", [], [prediction_of("region", box)], ["region"]) for box in (BOX, near, FAR_BOX)]
+    answers = [Answer("", [], [("region", prediction_of("region", box))], ["region"]) for box in (BOX, near, FAR_BOX)]
     metrics = summarize("test", [scored("region", answer) for answer in answers])
     assert metrics["test/region/acc@0.5"] == pytest.approx(2 / 3)
     assert metrics["test/region/miou"] == pytest.approx(1.6 / 3)

@@ -86,9 +86,9 @@ def config(base: Path) -> ModelConfig:
 
 @pytest.fixture
 def make_model(base: Path, config: ModelConfig) -> Callable[..., TpoModel]:
-    def make(heads: tuple[str, ...] = ("region", "temporal", "mask"), seed: int = 0) -> TpoModel:
+    def make(heads: tuple[str, ...] = ("region", "temporal", "mask"), seed: int = 0, **changes: object) -> TpoModel:
         torch.manual_seed(seed)
-        return TpoModel.from_base(str(base), config, heads)
+        return TpoModel.from_base(str(base), config.model_copy(update=changes), heads)
 
     return make
 
