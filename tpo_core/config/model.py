@@ -1,8 +1,8 @@
 """The model section of a recipe: base, adapters and heads, with their published sizes as defaults."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tpo_core.config.base import Config
 from tpo_core.config.names import require_known
@@ -31,12 +31,62 @@ class RegionConfig(Config):
     )
 
 
+class CgDetrConfig(Config):
+    """The temporal head as published with VideoChat-TPO; sizes and probabilities of the published checkpoint.
+
+    Source: `cg_model` of VideoChat-TPO (arXiv 2412.19326), which is CG-DETR (arXiv 2311.08835) with one more word.
+    """
+
+    clip_width: int | None = Field(
+        default=None,
+        ge=1,
+        description="channels of the clip features, 768 as published; null: mean patch of each frame",
+    )
+    text_width: int | None = Field(
+        default=None,
+        ge=1,
+        description="channels of the question features, 4096 as published; null: none, the task embedding is all text",
+    )
+    width: int = Field(default=256, ge=4, multiple_of=4, description="hidden width, channels")
+    heads: int = Field(default=8, ge=1, description="attention heads of the transformer; divide the width")
+    sentence_heads: int = Field(
+        default=8, ge=1, description="attention heads of the encoders of dummy words and sentences; divide the width"
+    )
+    ffn_width: int = Field(default=1024, ge=1, description="inner width of the feed-forward parts, channels")
+    input_layers: int = Field(default=2, ge=1, description="linear layers that bring features to the hidden width")
+    t2v_layers: int = Field(default=2, ge=1, description="layers of attention from clips to words")
+    encoder_layers: int = Field(default=3, ge=1, description="layers of attention among clips")
+    decoder_layers: int = Field(default=3, ge=1, description="layers of the span decoder")
+    dummy_layers: int = Field(default=2, ge=1, description="layers that fit the dummy words to the question")
+    sentence_layers: int = Field(default=1, ge=1, description="layers of the sentence encoder, training only")
+    moment_layers: int = Field(default=1, ge=1, description="layers of the moment encoder, training only")
+    queries: int = Field(default=10, ge=1, description="spans predicted for a question")
+    dummies: int = Field(default=45, ge=1, description="dummy words, which take the attention of unrelated clips")
+    prompts: int = Field(default=10, ge=1, description="learned prompts, of which each question is given the best one")
+    input_dropout: float = Field(default=0.5, ge=0, lt=1, description="dropout before each input layer, probability")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of attention and feed-forward, probability")
+    drop_path: float = Field(default=0.1, ge=0, lt=1, description="residual branches dropped a sample, probability")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        for heads in (self.heads, self.sentence_heads):
+            if self.width % heads:
+                raise ValueError(f"width {self.width} is no multiple of {heads} heads: change one of them")
+        return self
+
+
 class TemporalConfig(Config):
     """The temporal head."""
 
     kind: Literal["span"] = Field(default="span", description="which head")
+    decoder: Literal["frames", "cg_detr"] = Field(
+        default="frames",
+        description="frames: every frame proposes a span, sized by width and layers; cg_detr: as published, sized by"
+        " the section of that name",
+    )
     width: int = Field(default=256, ge=8, multiple_of=8, description="hidden width, channels")
     layers: int = Field(default=2, ge=1, description="number of transformer layers")
+    cg_detr: CgDetrConfig = Field(default_factory=CgDetrConfig, description="the published temporal head")
 
 
 class MaskConfig(Config):
