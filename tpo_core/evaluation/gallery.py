@@ -88,7 +88,7 @@ def _region(canvas: Canvas, item: GalleryItem) -> None:
     """The frame on the left, words on the right."""
     top, side = MARGIN, canvas.height - 2 * MARGIN
     canvas.rectangle((MARGIN, top, MARGIN + side, top + side), fill=PANEL)
-    width, height = _fit(item.size_wh, side, side)
+    width, height = fit(item.size_wh, side, side)
     picture = Picture(item.frames_THWC[0], width, height, item.size_wh)
     picture.box(item.truth, TRUTH, 3.5)
     if item.prediction is not None:
@@ -124,7 +124,7 @@ def _moment(canvas: Canvas, item: GalleryItem) -> None:
     bottom = canvas.height - MARGIN - 42
     room = bottom - axis - 2 * (lane + 8) - 12 - top
     slot = (right - left) / FILM_FRAMES
-    width, height = _fit(item.size_wh, slot - 4, room)
+    width, height = fit(item.size_wh, slot - 4, room)
     y = top + 0.75 * (room - height)
     for number in range(FILM_FRAMES):
         middle_s = (number + 0.5) / FILM_FRAMES * duration_s
@@ -138,7 +138,7 @@ def _moment(canvas: Canvas, item: GalleryItem) -> None:
         for start, end in np.clip(spans / duration_s, 0, 1) * (right - left) + left:
             canvas.rectangle((start, y, max(end, start + 3), y + lane), fill=colour, round_=5)
         y += lane + 8
-    _axis(canvas, left, right, y + 2, duration_s)
+    time_axis(canvas, left, right, y + 2, duration_s)
     canvas.legend(MARGIN, canvas.height - MARGIN - 8, _legend(item, _spans_text(true), _spans_text(found)), SMALL)
 
 
@@ -147,7 +147,7 @@ def _frames(canvas: Canvas, item: GalleryItem) -> None:
     top = _header(canvas, item)
     bottom = canvas.height - MARGIN - 68
     slot = (canvas.width - 2 * MARGIN + GAP) / TRACK_FRAMES
-    width, height = _fit(item.size_wh, slot - GAP, bottom - top)
+    width, height = fit(item.size_wh, slot - GAP, bottom - top)
     shown = _frames_to_show(item)
     start = MARGIN + (TRACK_FRAMES - len(shown)) * slot / 2
     y = top + (bottom - top - height) / 2
@@ -179,7 +179,7 @@ def _legend(item: GalleryItem, truth_text: str, found_text: str) -> list[tuple[t
     return [(TRUTH, f"truth {truth_text}".rstrip()), (PREDICTION, found.rstrip())]
 
 
-def _axis(canvas: Canvas, left: float, right: float, y: float, duration_s: float) -> None:
+def time_axis(canvas: Canvas, left: float, right: float, y: float, duration_s: float) -> None:
     """Ticks at round seconds, five to ten of them."""
     step_s = next(s for s in _round_steps() if duration_s / s <= 10)
     canvas.line(left, y, right, y, MUTED)
@@ -213,7 +213,7 @@ def _frames_to_show(item: GalleryItem) -> list[int]:
     return [int(numbers[i]) for i in np.linspace(0, len(numbers) - 1, count).round().astype(int)]
 
 
-def _fit(size_wh: tuple[int, int], width: float, height: float) -> tuple[float, float]:
+def fit(size_wh: tuple[int, int], width: float, height: float) -> tuple[float, float]:
     """The largest size of this shape within width x height, in whole pixels of the drawing."""
     factor = min(width / size_wh[0], height / size_wh[1])
     return round(size_wh[0] * factor * SCALE) / SCALE, round(size_wh[1] * factor * SCALE) / SCALE

@@ -1,8 +1,8 @@
 """The TPO model: a vision-language backbone with adapters, task tokens and task heads.
 
 Saved layout (one directory): the Hugging Face files of the backbone (config.json, tokenizer, safetensors under the
-backbone's own names, adapters unmerged), preprocessor_config.json, `tpo.json` (model section of the recipe, heads) and
-`parameters.json` (name, shape, dtype, group and trainability of every tensor).
+backbone's own names, adapters unmerged), preprocessor_config.json, `tpo.json` (model section of the recipe, frames of a
+video, heads) and `parameters.json` (name, shape, dtype, group and trainability of every tensor).
 """
 
 import json
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from tpo_core.config.schema import ModelConfig
+from tpo_core.config.schema import FramesConfig, ModelConfig
 from tpo_core.data.example import Example
 from tpo_core.errors import TpoError
 from tpo_core.heads.base import HeadContext, Prediction, TaskHead
@@ -34,7 +34,7 @@ BACKBONES = {LlavaOnevision.model_type: LlavaOnevision}
 VLM_PREFIX = "backbone.vlm."
 SETTINGS = "tpo.json"
 MANIFEST = "parameters.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -53,7 +53,8 @@ class Answer:
 
 
 class TpoModel(nn.Module):
-    """Build it with `from_base` or `from_pretrained`. `.processor` makes its batches."""
+    """Build it with `from_base` or `from_pretrained`. `.processor` makes its batches; `.frames` tells which frames of a
+    video it was trained on."""
 
     def __init__(
         self, config: ModelConfig, backbone: LlavaOnevision, processor: Processor, heads: Iterable[str]
@@ -73,6 +74,7 @@ class TpoModel(nn.Module):
         embedding.register_forward_hook(self.task_tokens.embed)
         self.new_parameters: list[str] = []
         self.compares_with_base = False
+        self.frames = FramesConfig()
 
     @classmethod
     def from_base(cls, base_uri: str, config: ModelConfig, heads: Iterable[str]) -> "TpoModel":
@@ -108,6 +110,7 @@ class TpoModel(nn.Module):
         backbone = BACKBONES[config.backbone].load(path, weights=False)
         backbone.add_lora(config.lora)
         model = cls(config, backbone, load_processor(path, AutoTokenizer.from_pretrained(path), backbone), names)
+        model.frames = FramesConfig(**settings["frames"])
         new = sorted(set(names) - set(saved))
         model._load_weights(Path(path), may_be_new=new, first_heads=not saved)
         model.task_tokens.start(new, backbone.embedding_VC)
@@ -139,7 +142,12 @@ class TpoModel(nn.Module):
         save_torch_state_dict(state, path)
         self.backbone.save_config(path)
         self.processor.save(path)
-        settings = {"format": FORMAT, "heads": list(self.heads), "model": self.config.model_dump(mode="json")}
+        settings = {
+            "format": FORMAT,
+            "heads": list(self.heads),
+            "model": self.config.model_dump(mode="json"),
+            "frames": self.frames.model_dump(mode="json"),
+        }
         (path / SETTINGS).write_text(json.dumps(settings, indent=1))
         (path / MANIFEST).write_text(json.dumps(self._manifest(), indent=1))
 

@@ -27,6 +27,7 @@ def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tupl
         model = TpoModel.from_pretrained(job.init_uri, heads=job.stage.heads)
     else:
         model = TpoModel.from_base(job.init_uri, job.recipe.model, job.stage.heads)
+    model.frames = job.recipe.data.frames
     model.compares_with_base = job.stage.loss_weights["kl"] > 0
     shards = ShardSet.open(job.shards_uri)
     loader = Loader(shards, PART, job.phase, seed=job.recipe.seed, rank=strategy.rank, world=strategy.world)
