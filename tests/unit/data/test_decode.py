@@ -164,32 +164,6 @@ def test_annotated_frames_are_preferred_and_named_frames_are_added():
     assert select_frames(starts, 10.0, wanted).tolist() == [0, 40, 62, 87, 99]
 
 
-def test_an_image_is_one_rgb_frame(tmp_path, reader):
-    picture = Image.new("P", (40, 30), 0)
-    picture.putpalette([10, 200, 30] + [0] * 765)
-    picture.save(tmp_path / "one.png")
-    media = reader.decode(request(tmp_path / "one.png", "image", n_frames=8, short_side_px=15))
-    assert media.frames_THWC.shape == (1, 15, 20, 3)
-    assert tuple(media.frames_THWC[0, 0, 0]) == (10, 200, 30)
-    assert (media.n_frames, media.fps, media.width, media.height, media.decoder) == (1, None, 40, 30, "pil")
-    assert media.times_s.tolist() == [0.0]
-
-
-def test_a_folder_of_frames_is_read_in_numerical_order(tmp_path, reader):
-    for number in (0, 1, 2, 9, 10, 11):
-        Image.new("RGB", (32, 24), (grey(number),) * 3).save(tmp_path / f"{number}.png")
-    (tmp_path / "notes.txt").write_text("not a frame")
-    media = reader.decode(request(tmp_path, "frames", n_frames=16, short_side_px=24))
-    assert numbers_seen(media) == [0, 1, 2, 9, 10, 11]
-    assert media.times_s.tolist() == [0, 1, 2, 3, 4, 5]
-    listed = DecodeRequest(
-        str(tmp_path), "frames", 24, n_frames=3, frame_names=("2.png", "9.png", "10.png"), fps=30, frame_stride=5
-    )
-    media = reader.decode(listed)
-    assert numbers_seen(media) == [2, 9, 10]
-    assert media.times_s == pytest.approx([0, 1 / 6, 2 / 6])
-
-
 @pytest.mark.parametrize("content", [b"", b"garbage" * 500, None])
 def test_damaged_files_raise_one_line_and_leave_the_reader_usable(tmp_path, clip, reader, content):
     path = tmp_path / "bad.mp4"
@@ -204,22 +178,6 @@ def test_damaged_files_raise_one_line_and_leave_the_reader_usable(tmp_path, clip
 def test_a_missing_file_is_told_as_such(tmp_path, reader):
     with pytest.raises(DecodeError, match=r"none\.mp4: no such file$"):
         reader.decode(request(tmp_path / "none.mp4", n_frames=4))
-
-
-def test_a_missing_frame_is_told_even_where_it_was_not_asked_for(tmp_path):
-    for number in (0, 1, 3):
-        Image.new("RGB", (32, 24)).save(tmp_path / f"{number}.png")
-    names = tuple(f"{number}.png" for number in range(4))
-    with pytest.raises(ValueError, match=r"lacks 1 of 4 frames, the first one 2\.png"):
-        decode.decode_stills(DecodeRequest(str(tmp_path), "frames", 24, n_frames=1, frame_names=names))
-
-
-def test_grey_of_16_bits_keeps_its_shades(tmp_path):
-    shades = np.linspace(0, 65535, 32, dtype=np.uint16)[None].repeat(24, 0)
-    Image.fromarray(shades).save(tmp_path / "a.png")
-    media = decode.decode_stills(DecodeRequest(str(tmp_path / "a.png"), "image", 24, n_frames=1))
-    assert media.frames_THWC is not None
-    assert np.array_equal(media.frames_THWC[0, 0, :, 0], shades[0] >> 8)
 
 
 def test_a_storage_that_fails_is_not_a_damaged_file(tmp_path, bucket, clip, monkeypatch):
