@@ -1,4 +1,4 @@
-"""Configuration of VideoChat2, in the layout of Hugging Face; the defaults are the sizes of the published VideoChat-TPO."""
+"""Configuration of VideoChat2, in the layout of Hugging Face; its defaults are the published sizes."""
 
 from typing import Any
 
