@@ -1,6 +1,6 @@
 """What every section of a recipe shares, and which of its fields identify a result."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,14 @@ class Config(BaseModel):
     """Base of every section: frozen, unknown keys refused, NaN and infinity refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def drop_nulls(table: Any) -> Any:
+    """A table without its null entries, so that an override can take an entry out: `lr.vision_encoder=null`."""
+    return {key: value for key, value in table.items() if value is not None} if isinstance(table, dict) else table
 
 
 def execution(default: Any = ..., **field: Any) -> Any:

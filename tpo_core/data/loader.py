@@ -76,7 +76,7 @@ def steps_for(phase: PhaseConfig, counts: Mapping[str, int]) -> int:
     """Optimizer steps of a phase, whose length is given in steps or in passes over the samples of its kinds.
 
     Args:
-        counts: samples by kind, as of `ShardSet.counts`.
+        counts: samples by kind, as of `ShardSet.counts` for the data sets of the phase.
     """
     if phase.steps is not None:
         return phase.steps
@@ -88,10 +88,11 @@ def steps_for(phase: PhaseConfig, counts: Mapping[str, int]) -> int:
 def require_kinds(phase: PhaseConfig, counts: Mapping[str, int]) -> list[str]:
     """The kinds of the mixture, sorted. Raises TpoError when there are no samples of one."""
     kinds = sorted(phase.mixture)
+    of = f"the data of its datasets ({', '.join(phase.datasets)}) has" if phase.datasets else "the data has"
     for kind in kinds:
         if not counts.get(kind):
             raise TpoError(
-                f"the mixture of phase {phase.name!r} names {kind!r} but the data has no such samples"
+                f"the mixture of phase {phase.name!r} names {kind!r} but {of} no such samples"
                 f" (it has {', '.join(sorted(counts)) or 'none'}): drop the kind or add a source"
             )
     return kinds
@@ -114,14 +115,13 @@ class Loader:
                 )
         self.shards, self.phase, self.seed, self.rank, self.world = shards, phase, seed, rank, world
         self.samples = shards.samples(part)
-        counts = {kind: len(index) for kind, index in self.samples.kind_index.items()}
+        members = self.samples.members(phase.datasets)
+        counts = {kind: len(index) for kind, index in members.items()}
         self._kinds = require_kinds(phase, counts)
         self.micro_per_step = phase.accumulation
         self.steps = steps_for(phase, counts)
         media = self.samples.media_numbers if phase.samples_per_media > 1 else np.zeros(0)
-        self._bundles = {
-            kind: bundles(self.samples.kind_index[kind], media, phase.samples_per_media) for kind in self._kinds
-        }
+        self._bundles = {kind: bundles(members[kind], media, phase.samples_per_media) for kind in self._kinds}
         weights = np.array([phase.mixture[kind] for kind in self._kinds], np.float64)
         self._edges = np.cumsum(weights / weights.sum())[:-1]
         self._offset = entropy(seed, phase.name, "kinds") / 2**128
@@ -188,7 +188,7 @@ class Loader:
         turn = int(self._before[chunk][which] + np.count_nonzero(numbers[:place] == which))
         kind = self._kinds[which]
         size = self.phase.sizes[kind]
-        count = len(self.samples.kind_index[kind])
+        count = len(self._bundles[kind][0])
         places = (divmod(position, count) for position in range(turn * size, (turn + 1) * size))
         return MicroBatch(number, kind, tuple(int(self._order(kind, epoch)[at]) for epoch, at in places))
 

@@ -23,7 +23,7 @@ import itertools
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from tpo_core.config.names import nearest
 from tpo_core.data.rows import sample_reader
 from tpo_core.data.sample import KIND_OF_TASK, SCHEMA, SCHEMA_VERSION, Sample, to_table
 from tpo_core.errors import TpoError
@@ -207,6 +208,14 @@ class SampleTable:
             kind: np.flatnonzero(self.kinds == kind) for kind in sorted(set(kinds))
         }
 
+    def members(self, datasets: Collection[str]) -> dict[str, np.ndarray]:
+        """By kind the samples (indices, ascending) of these data sets; of all when none is named."""
+        if not datasets:
+            return self.kind_index
+        names = pa.chunked_array([batch.column("dataset") for batch in self._batches])
+        chosen = pc.is_in(names, pa.array(sorted(datasets), names.type)).to_numpy()
+        return {kind: found for kind, index in self.kind_index.items() if len(found := index[chosen[index]])}
+
     @cached_property
     def media_numbers(self) -> np.ndarray:
         """(N,) int64: equal where two samples have the same first media; a sample without media has a number alone."""
@@ -272,10 +281,23 @@ class ShardSet:
         """Parts that hold samples, sorted."""
         return sorted(self.manifest["counts"])
 
-    def counts(self, part: str) -> dict[str, int]:
-        """Samples by kind in a part, without opening its files."""
+    def counts(self, part: str, datasets: Collection[str] = ()) -> dict[str, int]:
+        """Samples by kind in a part, of some data sets or (none named) of all, without opening its files.
+
+        Raises:
+            TpoError: the set has no such part, or the part nothing of a named data set.
+        """
         self._require(part)
-        return {kind: sum(by_dataset.values()) for kind, by_dataset in self.manifest["counts"][part].items()}
+        by_kind: dict[str, dict[str, int]] = self.manifest["counts"][part]
+        held = sorted({dataset for counts in by_kind.values() for dataset in counts})
+        for name in datasets:
+            if name not in held:
+                raise TpoError(
+                    f"part {part!r} of {self.root} holds nothing of data set {name!r}; {nearest(name, held)}"
+                )
+        wanted = set(datasets) or set(held)
+        counts = {kind: sum(n for name, n in each.items() if name in wanted) for kind, each in by_kind.items()}
+        return {kind: count for kind, count in counts.items() if count}
 
     def samples(self, part: str) -> SampleTable:
         """The samples of a part. Raises TpoError when the set has no such part."""

@@ -31,8 +31,8 @@ def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tupl
     model.compares_with_base = job.stage.loss_weights["kl"] > 0
     shards = ShardSet.open(job.shards_uri)
     loader = Loader(shards, PART, job.phase, seed=job.recipe.seed, rank=strategy.rank, world=strategy.world)
-    workers = job.recipe.train.loader_workers
-    return model, LoaderBatches(loader, model.processor, counts=shards.counts(PART), device=device, workers=workers)
+    workers, counts = job.recipe.train.loader_workers, shards.counts(PART, job.phase.datasets)
+    return model, LoaderBatches(loader, model.processor, counts=counts, device=device, workers=workers)
 
 
 class LoaderBatches:

@@ -25,6 +25,12 @@ class Table:
     def __getitem__(self, index):
         return index
 
+    def members(self, datasets):
+        """Every seven samples belong to another of two data sets."""
+        halves = {"even": 0, "odd": 1}
+        kept = {halves[name] for name in datasets or halves}
+        return {kind: index[np.isin(index // 7 % 2, list(kept))] for kind, index in self.kind_index.items()}
+
 
 class Shards:
     def __init__(self, sizes=SIZES):
@@ -66,6 +72,15 @@ def test_the_order_is_the_same_at_any_number_of_ranks():
         shares = [loader(rank=rank, world=4).examples(micro) for rank in range(4)]
         assert all(len(share) == 1 for share in shares)
         assert sorted(index for share in shares for index in share) == sorted(micro.indices)
+
+
+def test_a_phase_may_draw_from_some_data_sets_alone():
+    config = phase(steps=50)
+    half = loader(config.model_copy(update={"datasets": ["even"]}))
+    drawn = {index for step in range(50) for micro in half.plan(step) for index in micro.indices}
+    assert {index // 7 % 2 for index in drawn} == {0}
+    both = loader(config.model_copy(update={"datasets": ["even", "odd"]}))
+    assert [both.plan(step) for step in range(5)] == [loader(config).plan(step) for step in range(5)]
 
 
 def test_a_plan_depends_on_nothing_but_its_arguments():

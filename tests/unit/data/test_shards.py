@@ -85,6 +85,21 @@ def test_the_kind_index_lists_every_sample_of_a_kind(written):
     assert all(kind_of(samples[i]) == kind for kind, members in index.items() for i in members)
 
 
+def test_counts_and_members_of_some_data_sets_agree(tmp_path, monkeypatch):
+    monkeypatch.setattr("tpo_core.data.shards.SAMPLES_PER_FILE", 4)
+    samples = [replace(make_sample(k, "mask" if k % 3 == 0 else "span"), dataset="ab"[k % 2]) for k in range(10)]
+    files = write_samples(tmp_path, "train", samples)
+    counts = {"train": {"mask": {"a": 2, "b": 2}, "temporal": {"a": 3, "b": 3}}}
+    write_manifest(tmp_path, {"files": files, "counts": counts})
+    shards = ShardSet.open(tmp_path)
+    members = {kind: index.tolist() for kind, index in shards.samples("train").members(["b"]).items()}
+    assert members == {"mask": [3, 9], "temporal": [1, 5, 7]}
+    assert shards.counts("train", ["b"]) == {"mask": 2, "temporal": 3}
+    assert shards.samples("train").members([]) is shards.samples("train").kind_index
+    with pytest.raises(TpoError, match=r"has nothing of data set 'c'; known: a, b"):
+        shards.counts("train", ["c"])
+
+
 def test_samples_of_the_same_media_have_the_same_media_number(tmp_path, monkeypatch):
     monkeypatch.setattr("tpo_core.data.shards.SAMPLES_PER_FILE", 4)
     samples = [make_sample(k) for k in range(10)] + [replace(make_sample(k), media=()) for k in (10, 11)]
