@@ -212,8 +212,8 @@ class SampleTable:
         """By kind the samples (indices, ascending) of these data sets; of all when none is named."""
         if not datasets:
             return self.kind_index
-        names = pa.chunked_array([batch.column("dataset") for batch in self._batches])
-        chosen = pc.is_in(names, pa.array(sorted(datasets), names.type)).to_numpy()
+        names = pa.chunked_array([batch.column("dataset").cast(pa.string()) for batch in self._batches])
+        chosen = pc.is_in(names, pa.array(sorted(datasets))).to_numpy()
         return {kind: found for kind, index in self.kind_index.items() if len(found := index[chosen[index]])}
 
     @cached_property
