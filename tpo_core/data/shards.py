@@ -290,11 +290,8 @@ class ShardSet:
         self._require(part)
         by_kind: dict[str, dict[str, int]] = self.manifest["counts"][part]
         held = sorted({dataset for counts in by_kind.values() for dataset in counts})
-        for name in datasets:
-            if name not in held:
-                raise TpoError(
-                    f"part {part!r} of {self.root} holds nothing of data set {name!r}; {nearest(name, held)}"
-                )
+        for lost in sorted(set(datasets) - set(held)):
+            raise TpoError(f"part {part!r} at {self.root} has nothing of data set {lost!r}; {nearest(lost, held)}")
         wanted = set(datasets) or set(held)
         counts = {kind: sum(n for name, n in each.items() if name in wanted) for kind, each in by_kind.items()}
         return {kind: count for kind, count in counts.items() if count}
