@@ -1,0 +1,74 @@
+"""From true moments to what the criterion compares with, as in the published start-and-end data set."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tpo_core.heads.base import Movable
+from tpo_core.heads.cgdetr.spans import to_centres
+
+MAX_WINDOWS = 5
+PAIRS = 2
+
+
+@dataclass
+class CgDetrTargets(Movable):
+    """spans: per sample (k, 2), centre and width as fractions of the clips' time, 0 <= k <= 5. P pairs of clips, of
+    which the positive shall be the more salient: positive_BP, negative_BP, indices. saliency_BV: 0 outside moments, 1
+    inside, or in data with highlights the sum of three annotators' scores, 0 to 12. relevant_BV: 1 inside moments."""
+
+    spans: list[Tensor]
+    positive_BP: Tensor
+    negative_BP: Tensor
+    saliency_BV: Tensor
+    relevant_BV: Tensor
+
+
+def build_targets(
+    windows_s: list[Tensor],
+    clip_len_s: list[float],
+    clip_counts: list[int],
+    generator: torch.Generator | None = None,
+) -> CgDetrTargets:
+    """Targets on the CPU of B samples; windows_s: per sample (k, 2) start and end in seconds, k >= 0.
+
+    At most 5 windows, drawn at random, become spans; all of them mark clips. Sample b has clip_counts[b] clips of
+    clip_len_s[b] seconds. `generator`, or torch's own where it is None, determines every draw.
+    """
+    length = max(clip_counts)
+    spans, positive, negative, relevant = [], [], [], []
+    for windows_K2, clip_s, count in zip(windows_s, clip_len_s, clip_counts, strict=True):
+        windows_K2 = windows_K2.cpu().float()
+        chosen = torch.randperm(len(windows_K2), generator=generator)[:MAX_WINDOWS]
+        spans.append(to_centres(windows_K2[chosen]) / (count * clip_s))
+        inside_V = clips_inside(windows_K2, clip_s, count)
+        pair = draw_pair(inside_V, generator)
+        positive.append(pair[0])
+        negative.append(pair[1])
+        relevant.append(torch.nn.functional.pad(inside_V.float(), (0, length - count)))
+    relevant_BV = torch.stack(relevant)
+    return CgDetrTargets(spans, torch.stack(positive), torch.stack(negative), relevant_BV, relevant_BV)
+
+
+def clips_inside(windows_K2: Tensor, clip_s: float, count: int) -> Tensor:
+    """Which of the clips (count,) lie in some window: from the one that holds its start up to, without it, the one
+    that holds its end, but at least one."""
+    inside_V = torch.zeros(count, dtype=torch.bool)
+    for start_s, end_s in windows_K2.tolist():
+        first = max(0, min(int(start_s / clip_s), count - 1))
+        inside_V[first : max(first + 1, int(end_s / clip_s))] = True
+    return inside_V
+
+
+def draw_pair(inside_V: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Two clips inside and two outside. A side with one clip gives it twice; a pair without one of its sides compares
+    a clip with itself, which costs a constant."""
+    pools = [index for index in (inside_V.nonzero()[:, 0], (~inside_V).nonzero()[:, 0]) if len(index)]
+    drawn = [draw(pool, generator) for pool in pools]
+    return drawn[0], drawn[-1]
+
+
+def draw(pool: Tensor, generator: torch.Generator | None) -> Tensor:
+    order = torch.randperm(len(pool), generator=generator)
+    return pool[order[torch.arange(PAIRS) % len(pool)]]
