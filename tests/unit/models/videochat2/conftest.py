@@ -1,13 +1,18 @@
 """A tiny random VideoChat2: 32 pixels, four patches a frame, three visual tokens a clip."""
 
+import functools
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from sentencepiece import SentencePieceTrainer
 
+from tpo_core.models.task_tokens import TASK_TOKENS
 from tpo_core.models.videochat2.config import VideoChat2Config
 from tpo_core.models.videochat2.model import VideoChat2ForConditionalGeneration
+from tpo_core.models.videochat2.tokenizer import FragmentTokenizer
 
 VOCABULARY = 60
 
@@ -52,3 +57,32 @@ def make_vlm() -> Callable[..., VideoChat2ForConditionalGeneration]:
 @pytest.fixture
 def vlm(make_vlm: Callable[..., VideoChat2ForConditionalGeneration]) -> VideoChat2ForConditionalGeneration:
     return make_vlm()
+
+
+@functools.cache
+def sentencepiece_model() -> bytes:
+    """A tiny SentencePiece file of Mistral's kind: BPE, byte fallback, blanks kept, a dummy blank in front."""
+    words = "[INST] <Video> </Video> [/INST] Where is the red ball? What happens at which timestamp (A) one (B) two."
+    written = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([words] * 20),
+        model_writer=written,
+        vocab_size=340,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return written.getvalue()
+
+
+@pytest.fixture
+def spm() -> bytes:
+    return sentencepiece_model()
+
+
+@pytest.fixture
+def tokenizer(spm: bytes) -> FragmentTokenizer:
+    return FragmentTokenizer(spm, added=TASK_TOKENS)
