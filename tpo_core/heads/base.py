@@ -48,6 +48,10 @@ class HeadContext(Movable):
     pixels_BTCHW: normalised pixels as the vision tower saw them.
     frame_mask_BT: bool, False on padding frames. times_s_BT: time of each frame, seconds on the media's timeline.
     duration_s_B: seconds. size_wh_B2: width and height of the original media, pixels.
+    clip_B: equal numbers for rows that show the same frames.
+
+    Precomputed features, where the samples carry them (None otherwise): clip_features_BLD of L clips of clip_len_s_B
+    seconds each, text_features_BQD of the Q words of the question; their masks are bool, padded on the right.
     """
 
     patches_BTNC: Tensor
@@ -57,11 +61,18 @@ class HeadContext(Movable):
     times_s_BT: Tensor
     duration_s_B: Tensor
     size_wh_B2: Tensor
+    clip_B: Tensor | None = None
+    clip_features_BLD: Tensor | None = None
+    clip_mask_BL: Tensor | None = None
+    clip_len_s_B: Tensor | None = None
+    text_features_BQD: Tensor | None = None
+    text_mask_BQ: Tensor | None = None
 
     def rows(self, index: Tensor) -> "HeadContext":
         """The context of some rows only."""
-        tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "grid_hw"}
-        return HeadContext(grid_hw=self.grid_hw, **tensors)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "grid_hw"}
+        picked: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
+        return HeadContext(grid_hw=self.grid_hw, **picked)
 
     def frames(self, index_BK: Tensor) -> "HeadContext":
         """The context of K frames of each row only; `duration_s_B` stays that of the whole clip."""

@@ -10,6 +10,7 @@ from tpo_core.heads.cgdetr.spans import to_centres
 
 MAX_WINDOWS = 5
 PAIRS = 2
+ROUNDING = 1e-4  # of a clip; times that were fp32 fractions of a duration may lie just before a clip's edge
 
 
 @dataclass
@@ -56,8 +57,8 @@ def clips_inside(windows_K2: Tensor, clip_s: float, count: int) -> Tensor:
     that holds its end, but at least one."""
     inside_V = torch.zeros(count, dtype=torch.bool)
     for start_s, end_s in windows_K2.tolist():
-        first = max(0, min(int(start_s / clip_s), count - 1))
-        inside_V[first : max(first + 1, int(end_s / clip_s))] = True
+        first = max(0, min(int(start_s / clip_s + ROUNDING), count - 1))
+        inside_V[first : max(first + 1, int(end_s / clip_s + ROUNDING))] = True
     return inside_V
 
 

@@ -73,6 +73,7 @@ class TextToVideoEncoder(nn.Module):
 
     def without_words(self, value_BSD: Tensor) -> Tensor:
         for layer in self.layers:
+            assert isinstance(layer, TextToVideoLayer)
             value_BSD = layer.without_words(value_BSD)
         return value_BSD
 
