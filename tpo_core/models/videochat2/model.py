@@ -85,25 +85,25 @@ class VideoChat2Model(VideoChat2PreTrainedModel):
     def get_video_features(
         self, pixel_values_videos: Tensor, frame_mask: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """Visual tokens `.pooler_output` (B, tokens_per_clip, C) of clips, and what the tower says of their patches,
-        `.last_hidden_state` (B, T * patches, C_vision), by frame, row, column, before the layer norm.
+        """Visual tokens `.pooler_output` (B, tokens_per_clip, C) of clips, and the patches that the Q-Former looks at,
+        `.last_hidden_state` (B, T * patches, C_vision): by frame, row, column, layer norm included.
 
         pixel_values_videos (B, T, 3, H, W) normalised, T = 1 for images. frame_mask (B, T) bool, True on frames, which
         come first in their row: a clip with padding frames has the tokens that it has alone.
         """
-        tower_BLC = self.vision_tower(pixel_values_videos, frame_mask).last_hidden_state
-        queries_BQC = torch.cat([self.query_tokens, self.extra_query_tokens], 1).expand(len(tower_BLC), -1, -1)
+        patches_BLC = self.vision_layernorm(self.vision_tower(pixel_values_videos, frame_mask).last_hidden_state)
+        queries_BQC = torch.cat([self.query_tokens, self.extra_query_tokens], 1).expand(len(patches_BLC), -1, -1)
         seen_BL = None
         if frame_mask is not None:
             first = torch.arange(frame_mask.shape[1], device=frame_mask.device) == 0
-            seen_BL = (frame_mask | first).repeat_interleave(tower_BLC.shape[1] // frame_mask.shape[1], 1)
+            seen_BL = (frame_mask | first).repeat_interleave(patches_BLC.shape[1] // frame_mask.shape[1], 1)
         states_BQC = self.qformer(
             input_ids=None,
             query_embeds=queries_BQC,
-            encoder_hidden_states=self.vision_layernorm(tower_BLC),
+            encoder_hidden_states=patches_BLC,
             encoder_attention_mask=seen_BL,
         ).last_hidden_state
-        return BaseModelOutputWithPooling(last_hidden_state=tower_BLC, pooler_output=self.project_up(states_BQC))
+        return BaseModelOutputWithPooling(last_hidden_state=patches_BLC, pooler_output=self.project_up(states_BQC))
 
     def _embed(self, input_ids: Tensor, tokens_BQC: Tensor | None) -> Tensor:
         """Embeddings (B, L, C): words by the table, placeholders by visual tokens, in order."""
