@@ -113,7 +113,9 @@ def from_coco(segmentation: Any, h: int, w: int) -> Rle:
     counts = segmentation["counts"]
     if isinstance(counts, list):
         return from_runs(height, width, counts)
-    return Rle(height, width, counts.encode("ascii") if isinstance(counts, str) else bytes(counts))
+    if not isinstance(counts, (str, bytes)):
+        raise ValueError(f"the counts of a mask are {type(counts).__name__}")
+    return Rle(height, width, counts.encode("ascii") if isinstance(counts, str) else counts)
 
 
 def _fill(polygon: Sequence[float], h: int, w: int) -> np.ndarray:

@@ -101,6 +101,10 @@ _FIELDS = {
     cls: tuple(field.name for field in dataclasses.fields(cls))
     for cls in (Sample, Media, Clip, Turn, Target, Saliency, TrackEntry, Rle, Provenance)
 }
+_NEVER_NULL = {
+    cls: {field.name for field in dataclasses.fields(cls) if "None" not in str(field.type)} for cls in _FIELDS
+}
+MOST_VOTES = 127  # of one annotator for one clip: what the column holds
 
 
 def _plain(value: Any) -> Any:
@@ -125,6 +129,8 @@ def _build(cls: Any, row: dict[str, Any]) -> Any:
         raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}")
     values = {}
     for name, value in row.items():
+        if value is None and name in _NEVER_NULL[cls]:
+            raise ValueError(f"{cls.__name__}.{name} is null")
         if name in _ONE and value is not None:
             values[name] = _build(_ONE[name], value)
         elif name in _MANY and value is not None:
@@ -217,10 +223,10 @@ def validate(sample: Sample) -> list[str]:
 
     Codes: bad_task, bad_role, bad_target, bad_option, bad_media_kind, no_media, clip_empty, no_answer, marker_missing,
     prompt_mismatch, bad_reference, no_target, nan, moment_empty, moment_reversed, moment_before_start, moment_past_end,
-    bad_saliency (a clip twice, or a number below 0), saliency_past_end, box_empty, box_outside_image, mask_unreadable
-    (counts that are no run lengths of its size), mask_size_mismatch (not the size of the media), frame_out_of_range,
-    track_never_visible. Checks that need a size, frame count or duration wait until it is known (run `settle` first). A
-    box that partly leaves its image is fine, and stays unclipped.
+    bad_saliency (a clip twice, or a score outside 0..127), saliency_past_end, box_empty, box_outside_image,
+    mask_unreadable (counts that are no run lengths of its size), mask_size_mismatch (not the size of the media),
+    frame_out_of_range, track_never_visible. Checks that need a size, frame count or duration wait until it is known
+    (run `settle` first). A box that partly leaves its image is fine, and stays unclipped.
     """
     if sample.task not in KIND_OF_TASK:
         return ["bad_task"]
@@ -329,7 +335,7 @@ def _box_reasons(box: Box, media: Media | None) -> Iterator[str]:
 def _saliency_reasons(saliency: Saliency, duration_s: float | None) -> Iterator[str]:
     """The last clip may begin where a file ends that is a little shorter than the labels say."""
     ids, votes = saliency.clip_ids, [vote for each in saliency.scores for vote in each]
-    if len(set(ids)) < len(ids) or min([*ids, *votes], default=0) < 0:
+    if len(set(ids)) < len(ids) or min([*ids, *votes], default=0) < 0 or max(votes, default=0) > MOST_VOTES:
         yield "bad_saliency"
     elif ids and duration_s is not None and (max(ids) - 1) * saliency.clip_len_s >= duration_s:
         yield "saliency_past_end"

@@ -63,11 +63,15 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    return to_path(uri).read_bytes()
+    with open_read(uri) as file:
+        return file.read()
 
 
 def open_read(uri: str) -> BinaryIO:
-    return to_path(uri).open("rb")
+    try:
+        return to_path(uri).open("rb")
+    except (IsADirectoryError, PermissionError) as error:
+        raise TpoError(f"{uri} cannot be read: {str(error.strerror).lower()}") from error
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -46,10 +46,11 @@ def _parsed(line: str) -> Any:
 
 def _parquet_rows(uri: str, reader: str) -> Iterator[Any]:
     # The index of a Parquet file is at its end, so the file is fetched as a whole; records are made when asked for.
+    content = pa.BufferReader(read_bytes(uri))
     try:
-        for batch in pq.ParquetFile(pa.BufferReader(read_bytes(uri))).iter_batches(_ROWS_AT_A_TIME):
+        for batch in pq.ParquetFile(content).iter_batches(_ROWS_AT_A_TIME):
             yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
         raise TpoError(f"{reader}: {uri} is not Parquet ({text}); is the download complete?") from error
 

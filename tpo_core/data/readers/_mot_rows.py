@@ -50,7 +50,7 @@ def _row(values: list[str]) -> tuple[int, int, Person | None] | None:
 def load_truth(root: str, source: str, n_frames: int | None, reader: str) -> Truth:
     """The rows of a truth file; bad ones become rejects. `n_frames`: length of the sequence where it is known."""
     truth = Truth()
-    for row, values in enumerate(csv.reader(read_lines(root, source, reader))):
+    for row, values in enumerate(csv.reader(read_lines(root, source, reader), quoting=csv.QUOTE_NONE)):
         try:
             found = _row(values) if values else None
         except (ValueError, IndexError) as error:

@@ -83,10 +83,27 @@ class Reader:
 
     def _checked(self, root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
         for item in self.parse(root, split, options):
-            yield item if isinstance(item, Reject) else _settled(item)
+            checked = item if isinstance(item, Reject) else _checked_sample(item)
+            yield _printable(checked) if isinstance(checked, Reject) else checked
+
+
+def _checked_sample(sample: Sample) -> Sample | Reject:
+    """Readers pass native values on as they are, so that one of another type than its field shows only here."""
+    try:
+        return _settled(sample)
+    except MALFORMED as error:
+        return _refused(sample, "bad_record", f"{type(error).__name__}: {error}")
+
+
+def _printable(reject: Reject) -> Reject:
+    """The reject without the surrogates that stand for bytes which are not UTF-8: no file or terminal takes them."""
+    return Reject(
+        *(text.encode("utf-8", "backslashreplace").decode() for text in (reject.uri, reject.reason, reject.detail))
+    )
 
 
 def _settled(sample: Sample) -> Sample | Reject:
+    _require_room(sample)
     outside = next((media.uri for media in sample.media if escapes_root(media)), None)
     if outside is not None:
         return _refused(sample, "path_outside_root", f"{outside!r} is not a path below the root")
@@ -107,17 +124,30 @@ def _settled(sample: Sample) -> Sample | Reject:
 
 def _refused(sample: Sample, reason: str, detail: str) -> Reject:
     place = at(sample.provenance.source_file, sample.provenance.row)
-    return Reject(place, reason, f"{sample.sample_id}: {detail}".encode("ascii", "backslashreplace").decode())
+    return Reject(place, reason, f"{sample.sample_id}: {detail}")
 
 
 _BROKEN = re.compile(f"[\ud800-\udfff{NOT_UTF8}]")
+_INT32 = 2**31
+
+
+def _require_room(sample: Sample) -> None:
+    """ValueError for a size or a count that is no number, or too large for its column."""
+    for media in sample.media:
+        for value in (media.width, media.height, media.n_frames, media.frame_stride):
+            if value is not None and not (isinstance(value, int) and 0 <= value < _INT32):
+                raise ValueError(f"a size or a number of frames is {value!r}")
 
 
 def _is_text(sample: Sample) -> bool:
-    """False where a label file held bytes that are not UTF-8, which `files` passes on as surrogates or NOT_UTF8."""
-    texts = [sample.sample_id, *(media.uri for media in sample.media), *(turn.text for turn in sample.turns)]
-    texts += [target.label or "" for target in sample.targets]
-    return all(text.isascii() or not _BROKEN.search(text) for text in texts)
+    """False where a label file held bytes that are not UTF-8, which `files` passes on as surrogates or NOT_UTF8.
+    TypeError for a text that is none."""
+    texts = [sample.sample_id, sample.provenance.native_id, *(turn.text for turn in sample.turns)]
+    texts += [name for media in sample.media for name in (media.uri, *(media.frame_names or ()))]
+    texts += [text for target in sample.targets for text in (target.label, target.object_id) if text is not None]
+    texts += [*(sample.options or ()), *(() if sample.answer_text is None else (sample.answer_text,))]
+    text = "\n".join(texts)
+    return text.isascii() or not _BROKEN.search(text)
 
 
 def escapes_root(media: Media) -> bool:

@@ -9,13 +9,12 @@ and `source_file` tells which one it was.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 
 from tpo_core.data.readers._moments import positive, span_sample
 from tpo_core.data.readers._tvr import tvr_samples
 from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, at, mapped
-from tpo_core.data.readers.files import below, fill, read_lines
+from tpo_core.data.readers.files import below, fill, read_lines, read_table
 from tpo_core.data.sample import Media, Sample, Span
 from tpo_core.errors import TpoError
 
@@ -23,15 +22,14 @@ NAME = "charades_sta"
 
 
 def _durations(root: str, path: str) -> dict[str, float]:
-    table = csv.DictReader(read_lines(root, path, NAME))
     durations = {}
-    for row in table:
+    for number, row in enumerate(read_table(root, path, NAME), start=1):
         if not row.get("id") or not row.get("length"):
-            raise TpoError(f"{NAME}: {path} line {table.line_num} lacks `id` or `length`; expected the Charades table")
+            raise TpoError(f"{NAME}: row {number} of {path} lacks `id` or `length`; expected the Charades table")
         try:
             durations[row["id"]] = positive(row["length"], "length")
         except ValueError as error:
-            raise TpoError(f"{NAME}: {path} line {table.line_num}: length {row['length']!r} is no number") from error
+            raise TpoError(f"{NAME}: row {number} of {path}: length {row['length']!r} is no number") from error
     return durations
 
 

@@ -7,6 +7,7 @@ object. A pickle is opened by an unpickler that builds containers and scalars on
 from __future__ import annotations
 
 import codecs
+import csv
 import difflib
 import io
 import json
@@ -56,6 +57,20 @@ def read_lines(root: str, path: str, reader: str, *, encoding: str = "utf-8-sig"
 def _lines(uri: str, encoding: str) -> Iterator[str]:
     with open_read(uri) as file, io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape") as text:
         yield from (line.rstrip("\r\n") for line in text)
+
+
+def read_table(root: str, path: str, reader: str) -> Iterator[dict[str | None, Any]]:
+    """The rows of a CSV file by the names of its header. TpoError when it is missing, or where a quote has no end."""
+    rows = csv.DictReader(read_lines(root, path, reader))
+
+    def checked() -> Iterator[dict[str | None, Any]]:
+        try:
+            yield from rows
+        except csv.Error as error:
+            place = f"{join(root, path)} line {rows.line_num}"
+            raise TpoError(f"{reader}: {place} is not CSV ({error}); is a quote missing before it?") from error
+
+    return checked()
 
 
 def read_json_file(root: str, path: str, reader: str) -> Any:

@@ -3,18 +3,17 @@
 Format: https://github.com/doc-doc/NExT-GQA. `<split>.csv` holds questions with five options and the answer's TEXT,
 `gsub_<split>.json` the spans (seconds) by video and question, any one of which is enough, and `map_vid_vidorID.json`
 the folder of a video. A question is known as `<video>_<qid>`. The training split has no spans: its samples are plain
-multiple choice.
+multiple choice. Spans are in seconds, so that the rate of the original (in raw) says nothing of a copy with another.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tpo_core.data.readers._choices import choice, text_index
 from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, at, mapped
-from tpo_core.data.readers.files import below, fill, read_json_file, read_lines
+from tpo_core.data.readers.files import below, fill, read_json_file, read_table
 from tpo_core.data.sample import Media, Sample, Target
 
 NAME = "next_gqa"
@@ -29,7 +28,7 @@ def _targets(spans: list[Any], question: str) -> tuple[Target, ...]:
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     folder = options["labels"]
     source = below(folder, f"{split}.csv")
-    rows = csv.DictReader(read_lines(root, source, NAME))
+    rows = read_table(root, source, NAME)
     labels = LabelFile(NAME, split, source, NAME)
     grounded = split != "train"
     evidence = read_json_file(root, below(folder, f"gsub_{split}.json"), NAME) if grounded else {}
@@ -49,7 +48,6 @@ def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample
             "video",
             width=int(row["width"]),
             height=int(row["height"]),
-            fps=known.get("fps"),
             n_frames=int(row["frame_count"]),
             duration_s=float(known["duration"]) if grounded else None,
         )
@@ -62,7 +60,7 @@ def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample
             row["question"],
             answers,
             text_index(row["answer"], answers),
-            raw={"type": row["type"]},
+            raw={"type": row["type"], "fps": known.get("fps")},
             targets=_targets(spans, row["question"]),
             task="grounded_mcq" if grounded else "mcq",
         )
