@@ -17,7 +17,7 @@ from tpo_core.data import rle
 from tpo_core.data.frame_reader import FrameReader
 from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest, ranges
 from tpo_core.data.sample import Box, Media, Rle, Sample, Target
-from tpo_core.storage.uri import join
+from tpo_core.storage.uri import resolve
 
 N_FRAMES = 6
 COLUMNS = 3
@@ -61,7 +61,7 @@ def _request(sample: Sample, root: str) -> DecodeRequest:
     still, named = media.kind == "image", {target.frame for target in sample.targets if target.frame is not None}
     labelled = {entry.frame for target in sample.targets for entry in target.track or () if entry.visible}
     return DecodeRequest(
-        uri=join(root, media.uri),
+        uri=resolve(root, media.uri),
         kind=media.kind,
         short_side_px=IMAGE_SHORT_SIDE_PX if still else SHORT_SIDE_PX,
         n_frames=1 if still else max(N_FRAMES - len(named), 1),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import posixpath
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -75,7 +73,7 @@ class Wish:
         clip = self.media.clip_s
         stills = self.media.kind == "frames"
         return DecodeRequest(
-            uri=uris.join(root if root is not None else "", _FRAGMENT.sub("", key)),
+            uri=uris.join(root if root is not None else "", key.removesuffix(_fragment(self.media))),
             kind=self.media.kind,
             short_side_px=frames.short_side_px,
             n_frames=frames.n_frames,
@@ -99,22 +97,21 @@ def _features(frames: FramesConfig) -> FeatureRequest | None:
     return FeatureRequest(wanted.encoder, options, wanted.clip_len_s, wanted.frames_per_clip)
 
 
-_FRAGMENT = re.compile(r"(#frames=[0-9a-f]{16})?(#t=[^#,]+,[^#,]+)?$")
-
-
 def media_key(source_root: str, media: Media) -> str:
     """Name of a media in a shard set: below the data root, or absolute where its source is.
 
     Told apart are the clips of a file ("#t=<start>,<end>") and what two data sets read of one folder of frames
     ("#frames=<hash>" of the names, their rate and their stride).
     """
-    key = uris.join(source_root, media.uri)
-    if "://" not in key:
-        key = posixpath.normpath(key)
-    reading = [media.frame_names, media.fps, media.frame_stride]
+    return uris.resolve(source_root, media.uri) + _fragment(media)
+
+
+def _fragment(media: Media) -> str:
+    """What tells this reading of a file or a folder from others of it."""
+    fragment, reading = "", [media.frame_names, media.fps, media.frame_stride]
     if media.kind == "frames" and reading != [None, None, None]:
-        key += f"#frames={hashlib.blake2b(json.dumps(reading).encode(), digest_size=8).hexdigest()}"
-    return key if media.clip_s is None else f"{key}#t={media.clip_s.start!r},{media.clip_s.end!r}"
+        fragment = f"#frames={hashlib.blake2b(json.dumps(reading).encode(), digest_size=8).hexdigest()}"
+    return fragment if media.clip_s is None else f"{fragment}#t={media.clip_s.start!r},{media.clip_s.end!r}"
 
 
 def read_sources(
@@ -130,7 +127,7 @@ def read_sources(
         TpoError: a source has no (valid) samples, or no such reader exists.
     """
     wishes: dict[str, Wish] = {}
-    seen: set[tuple[str, str]] = set()
+    seen: dict[int, str] = {}
     for part in sorted({source.part for source in data.sources}):
         sources = [source for source in data.sources if source.part == part]
         keep(part, (s for source in sources for s in _read_source(source, root, log, wishes, seen, echo)))
@@ -142,7 +139,7 @@ def _read_source(
     root: str | None,
     log: RejectLog,
     wishes: dict[str, Wish],
-    seen: set[tuple[str, str]],
+    seen: dict[int, str],
     echo: Callable[[str], None],
 ) -> Iterator[Sample]:
     reader = reader_of(source)
@@ -156,11 +153,12 @@ def _read_source(
                 log.add(item.uri, source.name, None, item.reason, item.detail)
                 continue
             sample = _keyed(source.root, item)
-            reason, detail = _first_problem(sample, source.part, wishes, (source.part, sample.sample_id) in seen)
+            name = _hashed(f"{source.part}/{sample.sample_id}")
+            reason, detail = _first_problem(sample, source.part, wishes, seen.get(name))
             if reason:
                 log.add_sample(sample, reason, detail)
                 continue
-            seen.add((source.part, sample.sample_id))
+            seen[name] = source.name
             yield sample
 
     for sample in islice(usable(), source.limit):
@@ -176,18 +174,26 @@ def _read_source(
     echo(f"read {source.name}: {kept} samples for {source.part}, {rejected} rejected")
 
 
+def _hashed(name: str) -> int:
+    """8 bytes of an id, of which there are millions: two of 10 million meet with a probability of 3e-6."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
 def _keyed(source_root: str, sample: Sample) -> Sample:
     return replace(sample, media=tuple(replace(media, uri=media_key(source_root, media)) for media in sample.media))
 
 
-def _first_problem(sample: Sample, part: str, wishes: dict[str, Wish], duplicate: bool) -> tuple[str, str]:
+def _first_problem(sample: Sample, part: str, wishes: dict[str, Wish], twin: str | None) -> tuple[str, str]:
     reason, detail = _invalid(sample)
     if reason:
         return reason, detail
     if part == "train" and UNLABELLED in sample.provenance.flags:
         return "unlabelled", "the labels of this split are withheld: it cannot be trained on"
-    if duplicate:
-        return "duplicate_sample_id", "another sample of this part has the same id"
+    if twin is not None:
+        told = (
+            f"source {twin!r} gave a sample of this part with this id already; the option dataset tells sources apart"
+        )
+        return "duplicate_sample_id", told
     if len(sample.media) > 1:
         return "several_media", f"{len(sample.media)} media; samples with one are supported"
     if sample.media:

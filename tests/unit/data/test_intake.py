@@ -1,6 +1,7 @@
 """What is asked of the decoder for the samples that name a media."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tpo_core.config.schema import DataConfig, FramesConfig
 from tpo_core.data.frames import ranges
 from tpo_core.data.intake import RejectLog, Wish, finished, media_key, read_sources
 from tpo_core.data.sample import ANSWER_MARKER, Clip, Media, Provenance, Sample, Target, Turn
+from tpo_core.errors import TpoError
 
 FRAMES = FramesConfig(n_frames=8, short_side_px=96)
 
@@ -24,15 +26,25 @@ def test_keys_are_below_the_data_root_and_tell_clips_apart():
 def test_two_readings_of_one_folder_of_frames_are_two_media_of_the_same_place():
     """Two data sets may name other files of one folder, or their rate; neither may lose its samples."""
     every, third = Media("clip", "frames"), Media("clip", "frames", frame_names=("0.jpg", "3.jpg"), fps=30.0)
-    keys = {media_key("sets", every), media_key("sets", third), media_key("sets", replace(third, fps=25.0))}
-    assert len(keys) == 3
-    for key in keys:
-        assert Wish(third).request(key, "s3://bucket", FRAMES).uri == "s3://bucket/sets/clip"
+    media = (every, third, replace(third, fps=25.0))
+    assert len({media_key("sets", each) for each in media}) == 3
+    for each in media:
+        assert Wish(each).request(media_key("sets", each), "s3://bucket", FRAMES).uri == "s3://bucket/sets/clip"
     assert media_key("sets", third) == media_key("sets", replace(third, width=640, height=360))
 
 
 def test_a_file_whose_name_looks_like_a_clip_is_read_under_its_own_name():
-    assert Wish(Media("", "video")).request("a#t=1.mp4", "own", FRAMES).uri == "own/a#t=1.mp4"
+    for name in ("a#t=1.mp4", "a#t=1,2.mp4", "a#t=1,2"):
+        media = Media(name, "video", clip_s=Clip(0.0, 4.0))
+        for each in (media, replace(media, clip_s=None)):
+            assert Wish(each).request(media_key("own", each), "/data", FRAMES).uri == f"/data/own/{name}"
+
+
+@pytest.mark.parametrize("root", ["set", "/data/set", "s3://bucket/set"])
+def test_every_spelling_of_a_path_is_one_media(root):
+    """A store of objects knows no "." and no "..": s3://bucket/./a.mp4 is another object than s3://bucket/a.mp4."""
+    for name in ("./clips/a.mp4", "clips//a.mp4", "other/../clips/a.mp4"):
+        assert media_key(root, Media(name, "video")) == f"{root}/clips/a.mp4"
 
 
 @pytest.mark.parametrize(
@@ -120,3 +132,38 @@ def test_a_clip_ends_where_its_film_does():
     assert final.media[0].clip_s == Clip(1.0, 4.0)
     assert final.targets[0].span_s == (1.0, 3.0)
     assert filled(media, Target("span", span_s=(3.5, 5.0)))[0] == "moment_past_end"
+
+
+def test_files_of_one_name_keep_their_samples_apart(tmp_path):
+    """VideoChat2-IT is some thirty files, all called train.json."""
+    for folder in ("video/caption/webvid", "image/caption/coco"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "train.json").write_text(json.dumps([{"QA": [{"q": "What?", "a": folder}]}]))
+    by_path = [
+        {"root": ".", "options": {"file": f"{folder}/train.json"}}
+        for folder in ("video/caption/webvid", "image/caption/coco")
+    ]
+    by_name = [
+        {"root": "video/caption/webvid", "options": {"dataset": "webvid"}},
+        {"root": "image/caption/coco", "options": {"dataset": "coco"}},
+    ]
+    for sources in (by_path, by_name):
+        rows, samples = read(tmp_path, sources)
+        assert (rows, len({sample.sample_id for sample in samples})) == ([], 2)
+    rows, samples = read(tmp_path, [{**source, "options": {}} for source in by_name])
+    assert (len(samples), [row["reason"] for row in rows]) == (1, ["duplicate_sample_id"])
+    assert "source '0' gave" in rows[0]["detail"]
+    assert "option dataset" in rows[0]["detail"]
+
+
+def read(root, sources):
+    named = [
+        {"name": str(number), "reader": "videochat2_it", "split": "train", "part": "train", **source}
+        for number, source in enumerate(sources)
+    ]
+    log, kept = RejectLog(root / "rejected.jsonl", 1.0), []
+    with suppress(TpoError):  # a source of which nothing is left
+        read_sources(
+            DataConfig(root=str(root), sources=named), str(root), log, lambda _, each: kept.extend(each), print
+        )
+    return log.rows, kept

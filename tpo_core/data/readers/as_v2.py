@@ -24,7 +24,7 @@ from typing import Any
 from tpo_core.data.readers import llava
 from tpo_core.data.readers._choices import stream_rows
 from tpo_core.data.readers._images import expression_of
-from tpo_core.data.readers.base import LabelFile, Option, Reader, Reject, at, mapped
+from tpo_core.data.readers.base import DATASET, LabelFile, Option, Reader, Reject, at, mapped, row_id
 from tpo_core.data.readers.files import below, fill, stream_items
 from tpo_core.data.sample import Box, Media, Sample, Target, Turn
 
@@ -123,8 +123,9 @@ def _sizes(root: str, path: str) -> dict[str, tuple[Any, Any]]:
 
 
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
-    source = below(options["labels"], fill(options["file"], split=split))
-    labels, sizes = LabelFile(NAME, split, source, NAME), _sizes(root, options["sizes"])
+    file = fill(options["file"], split=split)
+    source = below(options["labels"], file)
+    labels, sizes = LabelFile(options["dataset"], split, source, NAME), _sizes(root, options["sizes"])
     padded = options["boxes"] == "padded"
 
     def build(row: dict[str, Any], number: int) -> Iterator[Sample | Reject]:
@@ -134,7 +135,7 @@ def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample
             width, height = sizes.get(PurePosixPath(media[0].uri).name, (None, None))
         if media and width is not None and height is not None:
             media = (replace(media[0], width=int(width), height=int(height)), *media[1:])
-        turns, native_id = llava.turns_of(row, media), llava.row_id(source, number)
+        turns, native_id = llava.turns_of(row, media), row_id(file, number)
         if options["task"] == "chat":
             yield _chat(labels, native_id, number, media, turns, padded)
         else:
@@ -151,6 +152,7 @@ READER = Reader(
     parse=_parse,
     options={
         **llava.OPTIONS,
+        "dataset": Option(NAME, DATASET),
         "task": Option("chat", "chat: a conversation; box: a sample for each object that it names", ("chat", "box")),
         "boxes": Option("image", "what the numbers refer to: image, or padded to a square", ("image", "padded")),
         "sizes": Option("", "JSON file below the root with COCO's `images` (file_name, width, height)"),

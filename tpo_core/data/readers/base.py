@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tpo_core.data.instructions import render
-from tpo_core.data.readers.files import NOT_UTF8
+from tpo_core.data.readers.files import NOT_UTF8, below
 from tpo_core.data.sample import UNLABELLED, Media, Provenance, Sample, Target, Turn, settle, validate
 from tpo_core.errors import TpoError
 
@@ -161,6 +161,17 @@ def escapes_root(media: Media) -> bool:
 def at(source_file: str, row: int) -> str:
     """How a reject names its record: the file below the root and the 1-based number of the record."""
     return f"{source_file}:{row + 1}"
+
+
+def row_id(file: str, number: int) -> str:
+    """The native id of a record that has none of its own: its label file, below the folder of those, and its place.
+
+    A collection may call all of its files alike ("video/caption/webvid/train.json"), so that the folder counts.
+    """
+    return f"{below(file).rpartition('.')[0] or below(file)}-{number}"
+
+
+DATASET = "name of the data set in ids, reports and the mixture; sources that read files of one name need their own"
 
 
 def grounded_turns(

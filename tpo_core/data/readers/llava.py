@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from tpo_core.data.readers._choices import stream_rows
-from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, mapped
+from tpo_core.data.readers.base import DATASET, LABELS, LabelFile, Option, Reader, Reject, mapped, row_id
 from tpo_core.data.readers.files import below, fill
 from tpo_core.data.sample import Media, Sample, Turn
 
@@ -63,20 +62,16 @@ def turns_of(row: dict[str, Any], media: tuple[Media, ...]) -> tuple[Turn, ...]:
     return tuple(Turn(role, text, tuple(refs)) for role, text, refs in talk)
 
 
-def row_id(source: str, number: int) -> str:
-    """The native id of a record, since `id` repeats."""
-    return f"{PurePosixPath(source).stem}-{number}"
-
-
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
-    source = below(options["labels"], fill(options["file"], split=split))
+    file = fill(options["file"], split=split)
+    source = below(options["labels"], file)
     labels = LabelFile(options["dataset"], split, source, NAME)
 
     def build(row: dict[str, Any], number: int) -> Iterator[Sample]:
         media = media_of(row, split, options)
         turns = turns_of(row, media)
         task = "chat" if any(turn.role == "user" for turn in turns) else "caption"
-        yield labels.sample(task, row_id(source, number), number, media, turns, raw={"id": row.get("id")})
+        yield labels.sample(task, row_id(file, number), number, media, turns, raw={"id": row.get("id")})
 
     yield from mapped(stream_rows(root, source, NAME), source, build)
 
@@ -94,5 +89,5 @@ READER = Reader(
     layout="{split}.json, and the media at the paths that it names",
     default_split="train",
     parse=_parse,
-    options={**OPTIONS, "dataset": Option("llava", "name of the dataset in the ids: sharegpt4v, llava_hound, ...")},
+    options={**OPTIONS, "dataset": Option(NAME, DATASET)},
 )

@@ -17,10 +17,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
-from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, mapped
+from tpo_core.data.readers.base import DATASET, LABELS, LabelFile, Option, Reader, Reject, mapped, row_id
 from tpo_core.data.readers.files import below, fill, stream_items
 from tpo_core.data.sample import ANSWER_MARKER, Media, Sample, Target, Turn
 from tpo_core.errors import TpoError
@@ -79,12 +78,13 @@ def _grounding(pair: dict[str, str]) -> tuple[list[Turn], list[Target], dict[str
 def _parse(name: str, root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
     if "{split}" not in options["file"] and split != "train":
         raise TpoError(f"{name}: {options['file']} holds training data, not split {split!r}; set the option `file`")
-    source = below(options["labels"], fill(options["file"], split=split))
-    labels = LabelFile(name, split, source, name)
+    file = fill(options["file"], split=split)
+    source = below(options["labels"], file)
+    labels = LabelFile(options["dataset"], split, source, name)
 
     def build(row: dict[str, Any], number: int) -> Iterator[Sample]:
         media = Media(fill(options["video"], name=row["video"], split=split), "video")
-        native_id = f"{PurePosixPath(source).stem}-{number}"
+        native_id = row_id(file, number)
         pairs = row["QA"]
         head = _grounding(pairs[0]) if options["task"] == "span" and len(pairs) == 1 else None
         if head is not None:
@@ -107,7 +107,8 @@ def reader(name: str, summary: str, file: str, task: str) -> Reader:
         parse=partial(_parse, name),
         options={
             "labels": LABELS,
-            "file": Option(file, "name of the annotation file"),
+            "file": Option(file, "path of the annotation file"),
+            "dataset": Option(name, DATASET),
             "video": Option("{name}", "path of a video below the root; {name} is the path in the annotation"),
             "task": Option(
                 task, "chat: text as it is; span: an answer of exactly one span trains the head", ("chat", "span")

@@ -2,16 +2,16 @@
 
 Format: https://github.com/OpenGVLab/Ask-Anything (video_chat2). The instruction `i` of the first pair is the system
 text, once. A pair with an empty `q` has no user turn (captions). `start` and `end` select a part of the video, in
-seconds. Text is kept as it is.
+seconds. Text is kept as it is. The files of the collection are all called train.json: a source takes one of them, which
+the option `file` names by its path, so that their ids differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
-from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, mapped
+from tpo_core.data.readers.base import DATASET, LABELS, LabelFile, Option, Reader, Reject, mapped, row_id
 from tpo_core.data.readers.files import below, fill, stream_items
 from tpo_core.data.sample import Clip, Media, Sample, Turn
 
@@ -43,14 +43,15 @@ def _turns(pairs: list[dict[str, str]], n_media: int) -> tuple[Turn, ...]:
 
 
 def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample | Reject]:
-    source = below(options["labels"], fill(options["file"], split=split))
-    labels = LabelFile(NAME, split, source, NAME)
+    file = fill(options["file"], split=split)
+    source = below(options["labels"], file)
+    labels = LabelFile(options["dataset"], split, source, NAME)
 
     def build(row: dict[str, Any], number: int) -> Iterator[Sample]:
         media = _media(row, split, options)
         turns = _turns(row["QA"], len(media))
         task = "chat" if any(turn.role == "user" for turn in turns) else "caption"
-        yield labels.sample(task, f"{PurePosixPath(source).stem}-{number}", number, media, turns)
+        yield labels.sample(task, row_id(file, number), number, media, turns)
 
     yield from mapped(stream_items(root, source, NAME), source, build)
 
@@ -63,7 +64,8 @@ READER = Reader(
     parse=_parse,
     options={
         "labels": LABELS,
-        "file": Option("{split}.json", "name of the annotation file"),
+        "file": Option("{split}.json", "path of the annotation file, such as video/caption/webvid/train.json"),
+        "dataset": Option(NAME, DATASET),
         "video": Option("{name}", "path of a video below the root; {name} is the path in the annotation"),
         "image": Option("{name}", "path of an image below the root; {name} is the path in the annotation"),
     },
