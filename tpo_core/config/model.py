@@ -103,7 +103,9 @@ class ModelConfig(Config):
     """Base model, adapters and heads."""
 
     base: str = Field(min_length=1, description="path, URI or hub name of the Hugging Face base model")
-    backbone: Literal["llava_onevision"] = Field(default="llava_onevision", description="family of the base model")
+    backbone: Literal["llava_onevision", "videochat2"] = Field(
+        default="llava_onevision", description="family of the base model"
+    )
     lora: LoraConfig = Field(default_factory=LoraConfig, description="adapters of the language model")
     heads: list[str] = Field(default=list(HEADS), description=f"heads of the finished model, of {', '.join(HEADS)}")
     region: RegionConfig = Field(default_factory=RegionConfig, description="region head")

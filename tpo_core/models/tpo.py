@@ -17,20 +17,21 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer
 
 from tpo_core.config.schema import FramesConfig, ModelConfig
 from tpo_core.data.example import Example
 from tpo_core.errors import TpoError
 from tpo_core.heads.base import HeadContext, Prediction, TaskHead
 from tpo_core.heads.registry import HEADS, build_head
-from tpo_core.models.backbones.llava_onevision import LlavaOnevision, VisualFeatures
+from tpo_core.models.backbones.base import Backbone, VisualFeatures
+from tpo_core.models.backbones.llava_onevision import LlavaOnevision
+from tpo_core.models.backbones.videochat2 import VideoChat2
 from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
 from tpo_core.models.processing import IGNORED, Batch, Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
 
-BACKBONES = {LlavaOnevision.model_type: LlavaOnevision}
+BACKBONES: dict[str, type[Backbone]] = {family.model_type: family for family in (LlavaOnevision, VideoChat2)}
 VLM_PREFIX = "backbone.vlm."
 SETTINGS = "tpo.json"
 MANIFEST = "parameters.json"
@@ -56,9 +57,7 @@ class TpoModel(nn.Module):
     """Build it with `from_base` or `from_pretrained`. `.processor` makes its batches; `.frames` tells which frames of a
     video it was trained on."""
 
-    def __init__(
-        self, config: ModelConfig, backbone: LlavaOnevision, processor: Processor, heads: Iterable[str]
-    ) -> None:
+    def __init__(self, config: ModelConfig, backbone: Backbone, processor: Processor, heads: Iterable[str]) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
@@ -80,11 +79,11 @@ class TpoModel(nn.Module):
     def from_base(cls, base_uri: str, config: ModelConfig, heads: Iterable[str]) -> "TpoModel":
         """A Hugging Face base model with task tokens, fresh adapters and heads. Raises TpoError for a bad base."""
         path = local_path(base_uri)
-        tokenizer = AutoTokenizer.from_pretrained(path)
         backbone = BACKBONES[config.backbone].load(path, weights=True)
+        tokenizer = backbone.load_tokenizer(path)
         add_task_tokens(tokenizer, backbone.vlm)
         backbone.add_lora(config.lora)
-        model = cls(config, backbone, load_processor(path, tokenizer, backbone), heads)
+        model = cls(config, backbone, backbone.load_processor(path, tokenizer), heads)
         model.task_tokens.start(model.heads, backbone.embedding_VC)
         return model
 
@@ -109,7 +108,7 @@ class TpoModel(nn.Module):
             raise TpoError(f"{directory} has a trained {lost[0]} head that would be lost: add it to the stage's heads")
         backbone = BACKBONES[config.backbone].load(path, weights=False)
         backbone.add_lora(config.lora)
-        model = cls(config, backbone, load_processor(path, AutoTokenizer.from_pretrained(path), backbone), names)
+        model = cls(config, backbone, backbone.load_processor(path, backbone.load_tokenizer(path)), names)
         model.frames = FramesConfig(**settings["frames"])
         new = sorted(set(names) - set(saved))
         model._load_weights(Path(path), may_be_new=new, first_heads=not saved)
@@ -190,7 +189,7 @@ class TpoModel(nn.Module):
         conversation when `.compares_with_base` is set: how far its answers are from those without adapters, in nats a
         token (learning without forgetting, arXiv 1606.09282).
         """
-        features = self.backbone.encode(batch.pixel_values_UTCHW).rows(batch.clip_B)
+        features = self._features(batch)
         hidden_BLC = self._hidden(batch, features)
         next_M = batch.labels_BL[:, 1:][batch.labels_BL[:, 1:] != IGNORED]
         logits_MV = self._answer_logits(batch, hidden_BLC)
@@ -210,6 +209,12 @@ class TpoModel(nn.Module):
             terms = {name: float(value.detach()) for name, value in result.losses.items()}
             report = {f"{batch.kind}/{name}": value for name, value in {**terms, **result.report}.items()}
         return losses, report
+
+    def _features(self, batch: Batch) -> VisualFeatures:
+        """Visual features by row of the batch; clips that several rows show are encoded once."""
+        frame_mask_UT = batch.frame_mask_BT.new_zeros(batch.pixel_values_UTCHW.shape[:2])
+        frame_mask_UT[batch.clip_B] = batch.frame_mask_BT
+        return self.backbone.encode(batch.pixel_values_UTCHW, frame_mask_UT).rows(batch.clip_B)
 
     def _hidden(self, batch: Batch, features: VisualFeatures) -> Tensor:
         """Last hidden states (B, L, C) of a training batch."""
@@ -251,7 +256,7 @@ class TpoModel(nn.Module):
         return answers
 
     def _answer(self, batch: Batch, max_new_tokens: int) -> list[Answer]:
-        features = self.backbone.encode(batch.pixel_values_UTCHW).rows(batch.clip_B)
+        features = self._features(batch)
         mask_BL = batch.attention_mask_BL
         grammar = Grammar(
             heads={self.processor.token_id(h.begin): (n, self.processor.slot_ids[n]) for n, h in HEADS.items()},
@@ -304,13 +309,3 @@ class TpoModel(nn.Module):
 def saved_name(name: str) -> str:
     """Name of a tensor in the saved files: backbone tensors carry their Hugging Face names."""
     return name.removeprefix(VLM_PREFIX)
-
-
-def load_processor(path: str, tokenizer: object, backbone: LlavaOnevision) -> Processor:
-    return Processor.load(
-        Path(path),
-        tokenizer,
-        image_size=backbone.image_size,
-        tokens_per_frame=backbone.tokens_per_frame,
-        video_token_id=backbone.video_token_id,
-    )

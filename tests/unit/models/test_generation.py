@@ -53,7 +53,7 @@ def test_the_head_reads_the_hidden_state_of_teacher_forcing(make_model, make_exa
     predicted = model.chat([example], 1)[0].first("region").box_xyxy
     batch = model.processor.collate([model.processor.encode(example)])
     with torch.no_grad():
-        features = model.backbone.encode(batch.pixel_values_UTCHW)
+        features = model.backbone.encode(batch.pixel_values_UTCHW, batch.frame_mask_BT)
         inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT)
         output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
         at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()
@@ -78,7 +78,7 @@ def test_the_published_order_reads_the_state_of_the_slot_in_place_of_its_indicat
     assert answer.token_ids == [model.processor.token_id("<box_begin>")] * 2
     batch = model.processor.collate([model.processor.encode(example)])
     with torch.no_grad():
-        features = model.backbone.encode(batch.pixel_values_UTCHW)
+        features = model.backbone.encode(batch.pixel_values_UTCHW, batch.frame_mask_BT)
         inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT)
         output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
         at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()

@@ -16,7 +16,7 @@ TEXTS = [
     "<box_begin> <boxes>",
     "x<boxes>y",
     "<unk><s></s>",
-    "naïve 中文 🙂",
+    "na\u00efve \u4e2d\u6587 \U0001f642",
     "<Box_begin> box_begin> <box_begin",
 ]
 

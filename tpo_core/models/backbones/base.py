@@ -1,0 +1,181 @@
+"""The contract between the TPO model and a vision-language model of any family.
+
+A backbone wraps one Hugging Face model, kept as `.vlm`, and answers what differs between families: how pixels become
+visual tokens and patches, how these enter the language model, which parameters belong to which group. What is alike for
+all (adapters, language head, saving) is here.
+
+Shape letters: B rows, U different clips, T frames, L tokens, N patches of a frame, C a width, V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer
+from transformers.initialization import no_init_weights
+
+from tpo_core.config.schema import LoraConfig
+from tpo_core.errors import TpoError
+from tpo_core.models.processing import Processor
+
+LM_HEAD = "lm_head"
+
+
+@dataclass
+class VisualFeatures:
+    """What the vision side says of clips, one a row.
+
+    tokens_BLC: visual tokens of the language model, C its width; those of padding frames, where a family has such, are
+    among them and are dropped by `Backbone.visual_inputs`. patches_BTNC: the vision tower's features that feed the
+    connector, rows by frame, patches row-major.
+    """
+
+    tokens_BLC: Tensor
+    patches_BTNC: Tensor
+
+    def rows(self, index_B: Tensor) -> "VisualFeatures":
+        """The features with row index_B[b] as row b."""
+        return VisualFeatures(self.tokens_BLC[index_B], self.patches_BTNC[index_B])
+
+
+class Backbone(nn.Module, ABC):
+    """Adapter of a Hugging Face image-text-to-text model with `.model`, `.lm_head` and `get_input_embeddings()`.
+
+    model_type: what its config.json says. vlm_class: the Hugging Face class.
+    """
+
+    model_type: ClassVar[str]
+    vlm_class: ClassVar[Any]
+
+    def __init__(self, vlm: Any) -> None:
+        super().__init__()
+        self.vlm = vlm
+
+    @classmethod
+    def load(cls, path: str, *, weights: bool) -> Self:
+        """From a Hugging Face directory or hub name, in fp32; `weights=False` gives the architecture alone.
+
+        Raises TpoError for a model of another family.
+        """
+        config = AutoConfig.from_pretrained(path)
+        if config.model_type != cls.model_type:
+            raise TpoError(f"{path} is a {config.model_type} model: model.backbone {cls.model_type} needs its own type")
+        if weights:
+            return cls(cls.vlm_class.from_pretrained(path, dtype=torch.float32))
+        config.dtype = torch.float32
+        with no_init_weights():
+            return cls(cls.vlm_class(config))
+
+    @classmethod
+    def load_tokenizer(cls, path: str) -> Any:
+        """The tokenizer of a model directory."""
+        return AutoTokenizer.from_pretrained(path)
+
+    @abstractmethod
+    def load_processor(self, path: str, tokenizer: Any) -> Processor:
+        """What makes batches for this model, with the preprocessor settings of a model directory."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return self.vlm.config.get_text_config().hidden_size
+
+    @property
+    def embedding_VC(self) -> Tensor:
+        """The input embedding, one row a token."""
+        embedding = self.vlm.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.weight
+
+    @property
+    @abstractmethod
+    def vision_size(self) -> int:
+        """Width of `VisualFeatures.patches_BTNC`."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of a frame."""
+        return self.vlm.config.vision_config.image_size
+
+    @property
+    def video_token_id(self) -> int:
+        """Placeholder of a visual token in the prompt."""
+        return self.vlm.config.video_token_id
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Patches of a frame per column and per row."""
+        side = self.image_size // self.vlm.config.vision_config.patch_size
+        return side, side
+
+    @abstractmethod
+    def visual_tokens(self, n_frames: int) -> int:
+        """Tokens of a clip of n_frames in the prompt."""
+
+    @abstractmethod
+    def encode(self, pixels_UTCHW: Tensor, frame_mask_UT: Tensor) -> VisualFeatures:
+        """Features of normalised clips. frame_mask_UT: bool, False on padding frames, which come last; a row without
+        any frame has features that mean nothing and must be finite."""
+
+    @abstractmethod
+    def visual_inputs(self, features: VisualFeatures, frame_mask_BT: Tensor) -> dict[str, Any]:
+        """Keyword arguments that hand the tokens of the real frames to `hidden_states`; without frames, no tokens."""
+
+    def hidden_states(self, input_ids_BL: Tensor, attention_mask_BL: Tensor, **inputs: Any) -> Any:
+        """Output of the language model with `.last_hidden_state` (B, L, C) after the final norm, and its cache."""
+        return self.vlm.model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **inputs)
+
+    def lm_head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., C)."""
+        return self.vlm.lm_head(hidden)
+
+    @abstractmethod
+    def group_of(self, name: str) -> str | None:
+        """Parameter group of a parameter of `.vlm`, None when it is never trained or never used."""
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """Adapters on the named layers of the language model (and lm_head); the vision tower has none."""
+        inner = [name for name in config.targets if name != LM_HEAD]
+        patterns = [rf".*language_model.*\.({'|'.join(inner)})"] if inner else []
+        patterns += [LM_HEAD] if LM_HEAD in config.targets else []
+        peft = PeftLoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]
+            lora_dropout=config.dropout,
+            target_modules="|".join(patterns),
+        )
+        inject_adapter_in_model(peft, self.vlm)
+
+    @contextmanager
+    def without_lora(self) -> Iterator[None]:
+        """Inside, the language model is the base model. peft freezes what it disables: it thaws afterwards."""
+        layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
+        trained = [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+                layer.requires_grad_(False)
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def end_token_ids(self) -> set[int]:
+        """Ids that end an answer according to the base model's generation settings."""
+        end = self.vlm.generation_config.eos_token_id
+        return set(end) if isinstance(end, list) else set() if end is None else {end}
+
+    def save_config(self, path: Path) -> None:
+        """Write config.json and generation_config.json."""
+        self.vlm.config.save_pretrained(path)
+        self.vlm.generation_config.save_pretrained(path)
