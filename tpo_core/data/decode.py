@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation
 from PIL import Image
 
 from tpo_core.data.features import ClipFeatures
-from tpo_core.data.fetch import read
+from tpo_core.data.fetch import fetching, names, read
 from tpo_core.data.frames import (
     IMAGE_SUFFIXES,
     DecodedMedia,
@@ -58,8 +58,11 @@ decord.logging.set_level(decord.logging.QUIET)  # what it cannot read is told by
 
 def _path(uri: str) -> str:
     path = local.to_path(uri)
-    if not path.is_file():
-        raise FileNotFoundError("no such file")
+    with fetching(uri):  # a mount that is gone, or a file that may not be read, is no damaged video
+        if not path.is_file():
+            raise FileNotFoundError
+        with path.open("rb") as file:
+            file.read(1)
     return str(path)
 
 
@@ -330,18 +333,18 @@ def _files(request: DecodeRequest) -> tuple[list[str], float]:
     """The files of an image or a folder of frames, and the seconds from one to the next."""
     if request.kind == "image":
         return [request.uri], 0.0
-    there = uris.list_names(request.uri)
-    names: Sequence[str] = request.frame_names or sorted(
-        (name for name in there if name.lower().endswith(IMAGE_SUFFIXES)), key=natural_key
+    there = names(request.uri)
+    wanted: Sequence[str] = request.frame_names or sorted(
+        (name for name in there if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")), key=natural_key
     )
-    if not names:
+    if not wanted:
         raise ValueError("holds no frames")
     known = set(there)
-    lost = [name for name in names if "/" not in name and name not in known]
+    lost = [name for name in wanted if "/" not in name and name not in known]
     if lost:
-        raise ValueError(f"lacks {len(lost)} of {len(names)} frames, the first one {lost[0]}")
+        raise ValueError(f"lacks {len(lost)} of {len(wanted)} frames, the first one {lost[0]}")
     seconds = (request.frame_stride or 1) / request.fps if request.fps else 1.0
-    return [uris.join(request.uri, name) for name in names], seconds
+    return [uris.join(request.uri, name) for name in wanted], seconds
 
 
 VIDEO_DECODERS: tuple[Decoder, ...] = (decode_video, decode_with_pyav)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tpo_core.data.frames import FetchError
-from tpo_core.errors import TpoError
+from tpo_core.storage import local
 from tpo_core.storage import uri as uris
 
 
@@ -23,30 +23,37 @@ def local_copy(uri: str) -> Iterator[str]:
 
     Raises:
         FileNotFoundError: there is no such remote file.
-        FetchError: the storage did not give it.
+        FetchError: the storage did not give it. TpoError: the disk for temporary files is full.
     """
     if uris.is_local(uri):
         yield uri
         return
     with tempfile.TemporaryDirectory(prefix="tpo-media-") as folder:
         copy = Path(folder) / f"media{os.path.splitext(uri)[1]}"
-        with _fetching(uri):
+        with local.disk_full_told(copy), fetching(uri):
             uris.copy_here(uri, copy)
         yield str(copy)
 
 
 def read(uri: str) -> bytes:
     """The bytes of a file. Raises as `local_copy` does."""
-    with _fetching(uri):
+    with fetching(uri):
         return uris.read_bytes(uri)
 
 
+def names(uri: str) -> list[str]:
+    """Sorted names in a folder, none where it is not there. Raises as `local_copy` does."""
+    with fetching(uri):
+        return uris.list_names(uri)
+
+
 @contextmanager
-def _fetching(uri: str) -> Iterator[None]:
+def fetching(uri: str) -> Iterator[None]:
+    """Inside, whatever goes wrong is the storage's fault, not that of the media."""
     try:
         yield
     except FileNotFoundError:
         raise FileNotFoundError("no such file") from None
-    except (OSError, TpoError) as error:  # TpoError: refused, or no answer after all attempts
+    except Exception as error:  # each storage has its own
         text = " ".join(str(error).split()).removeprefix(f"{uri}: ")
         raise FetchError(f"{uri}: {text}") from error

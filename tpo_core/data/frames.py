@@ -139,7 +139,7 @@ def ranges(frames: Iterable[int]) -> tuple[range, ...]:
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
     """Sort key under which frame 10 follows frame 9, zero-padded or not."""
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part)
 
 
 def stored_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:

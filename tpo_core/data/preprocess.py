@@ -25,6 +25,7 @@ from ray.util.metrics import Gauge
 from tpo_core.config.schema import DataConfig
 from tpo_core.data.features import load_encoder
 from tpo_core.data.frame_reader import FrameReader
+from tpo_core.data.frames import NotTheMediaError
 from tpo_core.data.intake import RejectLog, Wish, finished, read_sources
 from tpo_core.data.media_store import MediaStore, ShardJob, media_stamps, plan_shards, write_shard
 from tpo_core.data.sample import Sample, kind_of
@@ -79,7 +80,7 @@ class _ShardWorker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         """Makes one file. Ray Data raises whatever a worker raises as a type of its own, without the cause, so a
-        user's mistake is returned."""
+        user's mistake, and a storage that fails, are returned."""
         try:
             if uris.is_local(self.store) and not local.to_path(self.store).is_dir():
                 raise TpoError(
@@ -87,7 +88,7 @@ class _ShardWorker:
                 )
             with disk_full_told(local.to_path(self.store)):
                 write_shard(self.store, pickle.loads(row["job"]), self.reader, self.progress.add.remote)
-        except TpoError as error:
+        except (TpoError, NotTheMediaError) as error:
             return {"mistake": str(error)}
         return {"mistake": ""}
 

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO, cast
 
 import boto3
 import pyarrow.fs
-from boto3.exceptions import S3UploadFailedError
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as NoConnection
 
 from tpo_core.errors import TpoError
 from tpo_core.storage.local import Entry
@@ -29,8 +30,17 @@ REFUSALS = {
     "SignatureDoesNotMatch": "wrong secret key; check AWS_SECRET_ACCESS_KEY",
 }
 NO_ANSWER = "the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network"
-READ_REFUSALS = {"ACCESS_DENIED": REFUSALS["AccessDenied"], "NETWORK_CONNECTION": NO_ANSWER}  # as pyarrow names them
 ATTEMPTS = 8
+TROUBLE = f"the storage failed {ATTEMPTS} times; run again when it has recovered"
+IN_TROUBLE = ("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "500", "502", "503", "504")
+READ_REFUSALS = {  # as pyarrow names them
+    "ACCESS_DENIED": REFUSALS["AccessDenied"],
+    "NETWORK_CONNECTION": NO_ANSWER,
+    "INTERNAL_FAILURE": TROUBLE,
+    "SLOW_DOWN": TROUBLE,
+    "SERVICE_UNAVAILABLE": TROUBLE,
+    "REQUEST_TIMEOUT": TROUBLE,
+}
 CONNECT_TIMEOUT_S = 10
 ANSWER_TIMEOUT_S = 60
 READ_AHEAD_BYTES = 8 << 20
@@ -205,15 +215,17 @@ def _told(uri: str) -> Iterator[None]:
         code = error.response["Error"]["Code"]
         if code in ABSENT:
             raise FileNotFoundError(uri) from error
+        if code in IN_TROUBLE:
+            raise TpoError(f"{uri}: {TROUBLE} ({code})") from error
         if code not in REFUSALS:
             raise
         raise TpoError(f"{uri}: {REFUSALS[code]}") from error
     except NoCredentialsError as error:
         raise TpoError(f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
-    except EndpointConnectionError as error:
+    except (NoConnection, HTTPClientError) as error:
         raise TpoError(f"{uri}: {NO_ANSWER}") from error
-    except S3UploadFailedError as error:
-        raise TpoError(f"{uri}: upload failed: {' '.join(str(error).split())}") from error
+    except Boto3Error as error:
+        raise TpoError(f"{uri}: transfer failed: {' '.join(str(error).split())}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(uri) from error
     except OSError as error:

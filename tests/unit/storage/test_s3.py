@@ -1,7 +1,16 @@
 """What is particular to S3: one line for what a user can mend, parts for large files, deadlines."""
 
+from types import SimpleNamespace
+
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from boto3.exceptions import RetriesExceededError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 
 from tests.conftest import use_endpoint
 from tests.s3_server import Faults, faulty_proxy
@@ -53,6 +62,11 @@ def test_a_uri_without_a_bucket():
         (ClientError({"Error": {"Code": "SignatureDoesNotMatch"}}, "PutObject"), "AWS_SECRET_ACCESS_KEY"),
         (NoCredentialsError(), "no credentials"),
         (EndpointConnectionError(endpoint_url="http://localhost:1"), "AWS_ENDPOINT_URL"),
+        (ConnectTimeoutError(endpoint_url="http://localhost:1"), "AWS_ENDPOINT_URL"),
+        (ReadTimeoutError(endpoint_url="http://localhost:1"), "does not answer"),
+        (ClientError({"Error": {"Code": "SlowDown"}}, "PutObject"), r"failed 8 times; run again .*SlowDown"),
+        (ClientError({"Error": {"Code": "500"}}, "HeadObject"), "run again when it has recovered"),
+        (RetriesExceededError(OSError("reset")), "transfer failed"),
     ],
 )
 def test_refusals_are_one_line_with_the_remedy(bucket, monkeypatch, error, message):
@@ -66,9 +80,19 @@ def test_refusals_are_one_line_with_the_remedy(bucket, monkeypatch, error, messa
     assert f"{bucket}/x" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["INTERNAL_FAILURE", "SLOW_DOWN", "SERVICE_UNAVAILABLE"])
+def test_a_storage_that_fails_while_it_is_read_is_one_line(monkeypatch, name):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(f"When reading: AWS Error {name} during GetObject operation")
+
+    monkeypatch.setattr(s3, "file_system", lambda: SimpleNamespace(open_input_stream=fail))
+    with pytest.raises(TpoError, match="run again when it has recovered"):
+        uri.read_bytes("s3://bucket/x")
+
+
 def test_other_errors_keep_their_name(bucket, monkeypatch):
     def fail(**_):
-        raise ClientError({"Error": {"Code": "InternalError"}}, "PutObject")
+        raise ClientError({"Error": {"Code": "InvalidRequest"}}, "PutObject")
 
     monkeypatch.setattr(s3.client(), "put_object", fail)
     with pytest.raises(ClientError):

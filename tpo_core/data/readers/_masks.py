@@ -6,6 +6,7 @@ grey or RGB would give colours instead of indices.
 
 from __future__ import annotations
 
+import io
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from tpo_core.data import rle
 from tpo_core.data.frames import natural_key
 from tpo_core.data.readers._tracks import names_in
 from tpo_core.data.sample import Media, Rle, Target, TrackEntry
-from tpo_core.storage.uri import join, open_read
+from tpo_core.storage.uri import join, read_bytes
 
 VOID = 255  # index of pixels that are not judged
 
@@ -111,10 +112,12 @@ def track_of(positions: Iterable[int], masks: Mapping[int, Rle]) -> tuple[TrackE
 def read_index_png(root: str, path: str) -> np.ndarray:
     """The indices (H, W) of a palette, grey or two-valued PNG, as stored. ValueError for another mode or a damage."""
     try:
-        with open_read(join(root, path)) as file, Image.open(file) as image:
-            mode, index_HW = image.mode, np.asarray(image)
+        content = read_bytes(join(root, path))  # not below: a storage that fails has no damaged mask
     except FileNotFoundError as error:
         raise ValueError(f"the mask {path} is not there") from error
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            mode, index_HW = image.mode, np.asarray(image)
     except (OSError, SyntaxError) as error:  # what PIL raises on a damaged file
         raise ValueError(f"the mask {path} cannot be read ({error})") from error
     if mode not in ("P", "L", "1"):

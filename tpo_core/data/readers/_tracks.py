@@ -27,8 +27,9 @@ def guarded(items: Iterable[Sample | Reject], source: str, row: int, name: str) 
 
 
 def names_in(root: str, folder: str) -> list[str]:
-    """Sorted names directly below a folder of the root."""
-    return list_names(join(root, folder) if folder else root)
+    """Sorted names directly below a folder of the root. Hidden ones do not count: archives that were made on a Mac hold
+    a "._00000.png" beside each 00000.png."""
+    return [name for name in list_names(join(root, folder) if folder else root) if not name.startswith(".")]
 
 
 def numbers_of(text: str) -> list[float]:

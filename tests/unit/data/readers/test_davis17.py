@@ -1,7 +1,7 @@
 import pytest
 
 from tests.unit.data.readers.pngs import left_edges, save, squares
-from tpo_core.data.readers import READERS, Reject
+from tpo_core.data.readers import READERS, Reject, _masks
 from tpo_core.data.sample import UNLABELLED, answer_targets, prompt_boxes, validate
 
 VOID = 255
@@ -89,3 +89,23 @@ def test_indices_are_read_as_stored(tmp_path, mode):
     for k in range(2):
         save(tmp_path / f"Annotations/480p/dog/{k:05d}.png", squares((1, 0), (3, 9)), mode)
     assert [sample.targets[0].object_id for sample in read(tmp_path)] == ["1", "3"]
+
+
+def test_hidden_files_beside_the_masks_are_none(tmp_path):
+    write(tmp_path, ["dog"])
+    masks(tmp_path, "dog", [(1, 0)], [(1, 1)])
+    (tmp_path / "Annotations/480p/dog/._00000.png").write_bytes(b"attributes of a Mac")
+    (sample,) = read(tmp_path)
+    assert sample.media[0].frame_names == ("00000.jpg", "00001.jpg")
+
+
+def test_a_storage_that_fails_is_no_damaged_mask(tmp_path, monkeypatch):
+    write(tmp_path, ["dog"])
+    masks(tmp_path, "dog", [(1, 0)])
+
+    def fail(_uri):
+        raise OSError("AWS Error UNKNOWN")
+
+    monkeypatch.setattr(_masks, "read_bytes", fail)
+    with pytest.raises(OSError, match="AWS Error"):
+        read(tmp_path)
