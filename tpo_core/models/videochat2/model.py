@@ -28,6 +28,8 @@ from tpo_core.models.videochat2.vision import VisionTower
 
 
 class VideoChat2PreTrainedModel(PreTrainedModel):
+    """What Hugging Face must know of the two classes below."""
+
     config_class = VideoChat2Config
     base_model_prefix = "model"
     main_input_name = "input_ids"
