@@ -79,6 +79,8 @@ class TextToVideoEncoder(nn.Module):
 
 
 class Transformer(nn.Module):
+    """Clips meet words, then one another together with the moment prompt; queries meet the clips."""
+
     def __init__(self, config: CgDetrConfig) -> None:
         super().__init__()
         sizes = (config.width, config.heads, config.ffn_width, config.dropout, config.drop_path)
