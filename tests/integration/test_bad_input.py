@@ -3,12 +3,15 @@
 Media come through the real decoders, in a child process; Ray has no part in it.
 """
 
+import io
 import json
 import pickle
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from tests.damaged_media import (
@@ -37,6 +40,25 @@ NAN = float("nan")
 SIZE = (128, 96)  # of the videos of write_video, which last 2.4 s: 24 frames, 10 a second
 NOISE = np.random.default_rng(2).bytes(100)
 
+
+def song(path: Path) -> None:
+    """Sound with a cover picture, which containers hold as a video stream."""
+    cover = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(cover, "JPEG")
+    with av.open(str(path), "w") as container:
+        stream, picture = container.add_stream("aac", rate=16_000), container.add_stream("mjpeg")
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuvj420p"
+        picture.disposition = Disposition.attached_pic
+        container.start_encoding()
+        packet = av.Packet(cover.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.is_keyframe = picture, 0, 0, True
+        container.mux(packet)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
 BAD_MEDIA: dict[str, Make] = {
     "cut-10.mp4": then(write_video, cut(0.1)),
     "cut-60.mp4": then(write_video, cut(0.6)),
@@ -58,6 +80,7 @@ BAD_MEDIA: dict[str, Make] = {
     "large-scratch.mp4": then(busy(1280, 720), scratch(NOISE)),
     "empty.mp4": lambda path: path.touch(),
     "sound.mp4": sound,
+    "song.mp4": song,
     "text.mp4": lambda path: path.write_text("not a video\n" * 400),
     "noise.mp4": lambda path: path.write_bytes(NOISE * 200),
     "empty.png": lambda path: path.touch(),

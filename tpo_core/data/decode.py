@@ -16,6 +16,7 @@ from typing import NamedTuple
 import av
 import decord
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import Interpolation
 from PIL import Image
 
@@ -74,14 +75,14 @@ def read_timeline(path: str) -> Timeline:
             file), or a part of a frame that was lost.
     """
     with av.open(path) as container:
-        if not container.streams.video:
-            raise ValueError("holds no video stream")
-        stream = container.streams.video[0]
+        stream = _video_stream(container)
         promised, rate, base = stream.frames, stream.average_rate, stream.time_base
         packets = _packets(container, stream)
         named = any(name in container.format.name for name in DECORD_CONTAINERS)
         jumps = not container.format.name.startswith("mpeg")
         begins = bool(packets) and packets[0].is_key and all(each.is_idr for each in packets if each.is_key)
+        # AVI has times of decoding alone, so that with B-frames those of H.264 frames come out of order: count instead
+        counted = container.format.name == "avi" and stream.codec.name == "h264" and stream.codec_context.has_b_frames
         clean = named and stream.codec.name == "h264" and begins
         missing = promised - len(packets)
         packets = [packet for packet in packets if not packet.hidden]
@@ -89,8 +90,8 @@ def read_timeline(path: str) -> Timeline:
             raise ValueError("holds no frames")
         if missing > max(1, 0.01 * promised):
             raise ValueError(f"holds {promised - missing} of the {promised} frames its header promises")
-        container.seek(0, stream=stream)
-        first = next(container.decode(stream))
+    with av.open(path) as container:  # anew: a raw stream cannot be wound back
+        first = next(container.decode(_video_stream(container)))
         turned = first.rotation % 180 != 0
         width, height = (first.height, first.width) if turned else (first.width, first.height)
     stamps = np.array(sorted({packet.stamp for packet in packets if packet.stamp is not None}), np.int64)
@@ -101,6 +102,8 @@ def read_timeline(path: str) -> Timeline:
         # a jump in an MPEG program or transport stream gives frames with stamps that are guessed
         keyed = sorted(packet.stamp for packet in packets if packet.is_key and packet.stamp is not None and jumps)
         keyframes = np.searchsorted(stamps, keyed)
+        if counted:
+            stamps, keyframes = np.zeros(0, np.int64), np.zeros(0, np.int64)
     else:  # containers without (distinct) presentation times, e.g. raw streams and some AVI: a constant rate
         if not rate:
             raise ValueError("has neither time stamps nor a frame rate")
@@ -108,6 +111,14 @@ def read_timeline(path: str) -> Timeline:
         stamps, keyframes, clean = np.zeros(0, np.int64), np.zeros(0, np.int64), False
     duration = float(starts[-1] + tail)
     return Timeline(starts, duration, len(starts) / duration, width, height, first.rotation, stamps, keyframes, clean)
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream; the cover picture of a song is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise ValueError("holds no video stream")
 
 
 class _Packet(NamedTuple):
@@ -251,7 +262,7 @@ def _by_pyav(path: str, line: Timeline, request: DecodeRequest) -> DecodedMedia:
 def _pyav_frames(
     container: av.container.InputContainer, line: Timeline, index: list[int], short_side_px: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    stream = container.streams.video[0]
+    stream = _video_stream(container)
     stream.codec_context.thread_count = DECODER_THREADS
     quarters = line.rotation // 90 % 4
     width, height = stored_size(line.width, line.height, short_side_px)
