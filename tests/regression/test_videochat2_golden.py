@@ -1,125 +1,14 @@
-"""The VideoChat2 backbone against values of the published implementation; all sizes come from the packs."""
-
-import json
-from pathlib import Path
-from typing import Any
+"""The parts of VideoChat2 against values of the published implementation (tests/golden/models)."""
 
 import pytest
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformers import GenerationConfig
 
-from tpo_core.heads.region import RegionHead, box_loss
-from tpo_core.heads.registry import HEADS
-from tpo_core.models.task_tokens import TaskTokens
-from tpo_core.models.videochat2.config import VideoChat2Config
+from tests.regression.videochat2_packs import BACKBONE, SMALL_VISION, Pack, build, case_of, enlarged, gradient_of
 from tpo_core.models.videochat2.model import VideoChat2ForConditionalGeneration
 from tpo_core.models.videochat2.published import POSITION_IDS, position_ids, published_name, to_ours, to_published
 from tpo_core.models.videochat2.vision import position_table
-
-PACKS = Path(__file__).resolve().parents[1] / "golden" / "models"
-BACKBONE = (
-    "lm.",
-    "vision_encoder.",
-    "vision_layernorm.",
-    "qformer.",
-    "query_tokens",
-    "extra_query_tokens",
-    "project_up.",
-)
-SMALL_VISION = {"embed_dim": 16, "heads": 2, "blocks_run": 1, "image_size": 32, "patch_size": 16}
-SMALL_QFORMER = {
-    "hidden_size": 12, "heads": 2, "layers": 1, "intermediate_size": 16, "vocab_size": 9, "max_position_embeddings": 4,
-    "query_tokens": 2, "extra_query_tokens": 1,
-}  # fmt: skip
-SMALL_LLM = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2, "kv_heads": 1}
-
-
-class Pack:
-    """One pack: its json, weights under published names, and cases."""
-
-    def __init__(self, name: str) -> None:
-        self.json: dict[str, Any] = json.loads((PACKS / f"{name}.json").read_text())
-        self.config: dict[str, Any] = self.json["config"]
-        self.weights = load_file(PACKS / f"{name}.weights.safetensors")
-        self.cases = load_file(PACKS / f"{name}.cases.safetensors")
-
-    def close(self, got: Tensor, want: Tensor, of: str = "") -> None:
-        tolerance = self.json["tolerance"]
-        torch.testing.assert_close(got, want, atol=tolerance[f"{of}atol"], rtol=tolerance[f"{of}rtol"])
-
-
-def case_of(pack: Pack, name: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{name}."): value for key, value in pack.cases.items() if key.startswith(f"{name}.")}
-
-
-def vision_config(sizes: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "hidden_size": sizes["embed_dim"], "num_attention_heads": sizes["heads"], "num_frames": 4, "tubelet_size": 1,
-        "num_hidden_layers": sizes["blocks_run"], "intermediate_size": 4 * sizes["embed_dim"], "layer_norm_eps": 1e-6,
-        "image_size": sizes["image_size"], "patch_size": sizes["patch_size"],
-    }  # fmt: skip
-
-
-def qformer_config(sizes: dict[str, Any], encoder_width: int) -> dict[str, Any]:
-    return {
-        "hidden_size": sizes["hidden_size"], "num_hidden_layers": sizes["layers"], "vocab_size": sizes["vocab_size"],
-        "num_attention_heads": sizes["heads"], "intermediate_size": sizes["intermediate_size"],
-        "max_position_embeddings": sizes["max_position_embeddings"], "encoder_hidden_size": encoder_width,
-    }  # fmt: skip
-
-
-def text_config(sizes: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "vocab_size": sizes["vocab_size"], "hidden_size": sizes["hidden_size"], "num_hidden_layers": sizes["layers"],
-        "intermediate_size": sizes["intermediate_size"], "num_attention_heads": sizes["heads"],
-        "num_key_value_heads": sizes["kv_heads"], "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": None,
-    }  # fmt: skip
-
-
-def build(
-    weights: dict[str, Tensor],
-    *,
-    vision: dict[str, Any] = SMALL_VISION,
-    qformer: dict[str, Any] = SMALL_QFORMER,
-    llm: dict[str, Any] = SMALL_LLM,
-    attention: str = "sdpa",
-) -> VideoChat2ForConditionalGeneration:
-    """Our model with the sizes of a pack and its weights; adapters where the pack has them. What the pack does not
-    cover is small and random; of what it covers, everything is loaded."""
-    config = VideoChat2Config(
-        vision_config=vision_config(vision),
-        qformer_config=qformer_config(qformer, vision["embed_dim"]),
-        text_config=text_config(llm),
-        num_query_tokens=qformer["query_tokens"],
-        num_extra_query_tokens=qformer["extra_query_tokens"],
-        attn_implementation=attention,
-    )
-    model = VideoChat2ForConditionalGeneration(config)
-    if "lora" in llm:
-        lora = llm["lora"]
-        targets = [name for name in lora["targets"] if name != "lm_head"]
-        pattern = rf".*language_model.*\.({'|'.join(targets)})|lm_head"
-        inject_adapter_in_model(LoraConfig(r=lora["r"], lora_alpha=lora["alpha"], target_modules=pattern), model)
-    ours: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        if name.startswith(BACKBONE):
-            ours |= to_ours(name, tensor)
-    result = model.load_state_dict(ours, strict=False)
-    assert result.unexpected_keys == []
-    covered = {name.split(".")[1] for name in ours}
-    assert [name for name in result.missing_keys if name.split(".")[1] in covered] == []
-    return model.eval()
-
-
-def enlarged(pixels_u8: Tensor, size: int) -> Tensor:
-    """The packs' rule: (u8 - 128) / 64, every pixel repeated up to `size`; H and W are the last two dimensions."""
-    times = size // pixels_u8.shape[-1]
-    return ((pixels_u8.float() - 128) / 64).repeat_interleave(times, -1).repeat_interleave(times, -2)
-
 
 VISION = Pack("vision_encoder")
 
@@ -195,7 +84,7 @@ def test_queries_are_those_of_the_published_qformer(qformer_model, name):
         attention_mask=mask,
         query_embeds=queries,
         encoder_hidden_states=states,
-        encoder_attention_mask=case.get("in.encoder_mask"),
+        encoder_attention_mask=case["in.encoder_mask"].bool() if "in.encoder_mask" in case else None,
     )
     QFORMER.close(found.last_hidden_state[:, : queries.shape[1]], case["out.queries"])
 
@@ -206,12 +95,6 @@ LANGUAGE = Pack("language_model")
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
 def language_model(request: pytest.FixtureRequest) -> VideoChat2ForConditionalGeneration:
     return build(LANGUAGE.weights, llm=LANGUAGE.config, attention=request.param)
-
-
-def gradient_of(model: nn.Module, published: str) -> Tensor:
-    """The gradient of a parameter of the backbone, by its published name."""
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return to_published(published, gradients.__getitem__)
 
 
 @pytest.mark.parametrize("name", LANGUAGE.json["cases"])
@@ -267,103 +150,7 @@ def test_a_slot_call_in_either_order_and_the_cache_after_it(language_model):
     LANGUAGE.close(trained, case["slot_call.out.hidden_training_order"].flatten())
 
 
-WHOLE = Pack("whole_model")
-TOKENS = WHOLE.json["token_ids"]
-VECTORS = {"box_token": "region", "temporal_token": "temporal", "track_token": "mask"}
-
-
-class Whole:
-    """The whole model of the pack as far as a head does not matter: backbone, task vectors, box encoder."""
-
-    def __init__(self, attention: str = "sdpa") -> None:
-        config = WHOLE.config
-        self.vlm = build(
-            WHOLE.weights, vision=config["vision"], qformer=config["qformer"], llm=config["llm"], attention=attention
-        ).requires_grad_(True)
-        slots = {head: TOKENS[HEADS[head].slot] for head in VECTORS.values()}
-        self.task_tokens = TaskTokens(slots, TOKENS["<track_box>"], config["llm"]["hidden_size"])
-        state = {f"vectors.{head}": WHOLE.weights[name].flatten() for name, head in VECTORS.items()}
-        state |= {name: value for name, value in WHOLE.weights.items() if name.startswith("loc_encoder.")}
-        self.task_tokens.load_state_dict(state)
-        self.vlm.get_input_embeddings().register_forward_hook(self.task_tokens.embed)
-        self.embeds: list[Tensor] = []
-        self.vlm.model.language_model.register_forward_pre_hook(
-            lambda module, args, kwargs: self.embeds.append(kwargs["inputs_embeds"]), with_kwargs=True
-        )
-
-    def inputs(self, case: dict[str, Tensor]) -> dict[str, Tensor]:
-        ids = case["in.input_ids"].masked_fill(case["in.slot_mask"].bool(), self.vlm.config.video_token_id)
-        pixels = enlarged(case["in.pixels_u8"], WHOLE.config["vision"]["image_size"])
-        mask = case.get("in.attention_mask", torch.ones_like(ids))
-        return {"input_ids": ids, "attention_mask": mask, "pixel_values_videos": pixels}
-
-    def boxes(self, case: dict[str, Tensor]) -> Tensor:
-        """The boxes behind <track_box>; nan where the prompt has none."""
-        given = (case["in.input_ids"] == TOKENS["<track_box>"]).any(1)
-        return case["in.boxes"] if given.any() else torch.full((len(given), 4), torch.nan)
-
-    def run(self, case: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Last hidden states, logits and the language loss."""
-        with self.task_tokens.given_boxes(self.boxes(case)):
-            hidden = self.vlm.model(**self.inputs(case)).last_hidden_state
-        logits, labels = self.vlm.lm_head(hidden), case["in.labels"]
-        return hidden, logits, F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", WHOLE.json["cases"])
-@torch.no_grad()
-def test_the_whole_backbone_gives_the_published_values(name, attention):
-    case, whole = case_of(WHOLE, name), Whole(attention)
-    hidden, logits, loss = whole.run(case)
-    real = case["in.attention_mask"].bool()
-    WHOLE.close(whole.embeds[0][real], case["out.inputs_embeds"][real])
-    WHOLE.close(hidden[real], case["out.last_hidden"][real])
-    WHOLE.close(logits[real], case["out.logits"][real])
-    WHOLE.close(loss, torch.tensor(WHOLE.json["cases"][name]["loss_lm"]), "loss_")
-
-
-def head_loss(name: str, case: dict[str, Tensor], hidden: Tensor) -> tuple[Tensor, nn.Module]:
-    """The published loss of the head that the case trains, and the head: none for text."""
-    if not name.startswith("region"):
-        return hidden.new_zeros(()), nn.Module()
-    head = RegionHead(WHOLE.config["llm"]["hidden_size"], "l1_giou")
-    head.load_state_dict({name: value for name, value in WHOLE.weights.items() if name.startswith("loc_decoder.")})
-    slots = case["in.input_ids"] == TOKENS[RegionHead.slot]
-    return sum(box_loss(head.loc_decoder(hidden[slots]), case["in.boxes"]).values()), head
-
-
-@pytest.mark.parametrize("name", [name for name in WHOLE.json["cases"] if name.startswith(("text", "region"))])
-def test_the_whole_backbone_gets_the_published_gradients(name):
-    case, whole = case_of(WHOLE, name), Whole()
-    hidden, _, loss = whole.run(case)
-    of_head, head = head_loss(name, case, hidden)
-    WHOLE.close(loss + of_head, torch.tensor(WHOLE.json["cases"][name]["loss_total"]), "loss_")
-    (loss + of_head).backward()
-    assert whole.vlm.get_input_embeddings().weight.grad is None
-    others = dict(head.named_parameters()) | dict(whole.task_tokens.named_parameters())
-    for key in [key for key in case if key.startswith("grad.")]:
-        published = key.removeprefix("grad.")
-        if published.startswith(BACKBONE):
-            got = gradient_of(whole.vlm, published)
-        else:
-            ours = f"vectors.{VECTORS[published]}" if published in VECTORS else published
-            got = others[ours].grad
-        WHOLE.close(got, case[key].view_as(got), "grad_")
-
-
-@torch.no_grad()
-def test_a_caption_is_the_published_one():
-    whole, caption = Whole(), WHOLE.json["caption"]
-    settings = GenerationConfig(
-        do_sample=False, max_new_tokens=caption["max_new_tokens"], eos_token_id=None, pad_token_id=0
-    )
-    inputs = whole.inputs(case_of(WHOLE, "caption"))
-    written = whole.vlm.generate(**inputs, generation_config=settings)[0, inputs["input_ids"].shape[1] :]
-    assert written.tolist() == caption["tokens"]
-
-
-@pytest.mark.parametrize("pack", [VISION, QFORMER, LANGUAGE, WHOLE], ids=lambda pack: pack.json["pack"])
+@pytest.mark.parametrize("pack", [VISION, QFORMER, LANGUAGE, Pack("whole_model")], ids=lambda pack: pack.json["pack"])
 def test_every_published_tensor_of_the_backbone_comes_back_bit_for_bit(pack):
     ours: dict[str, Tensor] = {}
     names = [name for name in pack.weights if name.startswith(BACKBONE)]

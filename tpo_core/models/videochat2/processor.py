@@ -118,4 +118,4 @@ class VideoChat2Processor(Processor):
             return [(system, *prompt.question(*text))]
         message = prompt.frame_times(example.times_s.tolist()) if prompt.asks_for_times(turn.text) else ""
         is_image = len(example.frames_THWC) == 1
-        return [*prompt.media_turn(is_image=is_image, system=system, message=message), prompt.question(*text)]
+        return prompt.chat(*text, is_image=is_image, system=system, message=message)

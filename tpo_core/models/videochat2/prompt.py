@@ -46,9 +46,9 @@ def question(*text: str | Marker) -> Fragment:
     return (" [INST] ", *text, " [/INST] ") if any(text) else (" ",)
 
 
-def chat(text: str, *, is_image: bool, message: str = "") -> list[Part]:
+def chat(*text: str | Marker, is_image: bool, system: str = "", message: str = "") -> list[Part]:
     """One question about a clip or an image, as in the published application: three fragments."""
-    return [*media_turn(is_image=is_image, message=message), question(text)]
+    return [*media_turn(is_image=is_image, system=system, message=message), question(*text)]
 
 
 def multiple_choice(
