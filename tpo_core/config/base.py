@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 
 class Config(BaseModel):
@@ -24,13 +25,27 @@ def execution(default: Any = ..., **field: Any) -> Any:
     return Field(default, json_schema_extra={"execution": True}, **field)
 
 
+def late(**field: Any) -> Any:
+    """A field that came when results existed: `identity` names it only away from its default, so that the
+    fingerprints of those results stay. Arguments as of pydantic's Field."""
+    return Field(json_schema_extra={"late": True}, **field)
+
+
 def identity(config: Config) -> dict[str, Any]:
-    """The JSON form of a section without its execution fields: what enters a fingerprint."""
+    """The JSON form of a section without its execution fields, and late ones at their defaults: what enters a
+    fingerprint."""
     return {
         name: _plain(getattr(config, name))
         for name, field in type(config).model_fields.items()
-        if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("execution"))
+        if not _unnamed(config, name, field)
     }
+
+
+def _unnamed(config: Config, name: str, field: FieldInfo) -> bool:
+    marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return "execution" in marks or (
+        "late" in marks and getattr(config, name) == field.get_default(call_default_factory=True)
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tpo_core.config.base import Config
+from tpo_core.config.base import Config, late
 from tpo_core.config.names import require_known
 
 HEADS = ("region", "temporal", "mask")
@@ -89,14 +89,39 @@ class TemporalConfig(Config):
     cg_detr: CgDetrConfig = Field(default_factory=CgDetrConfig, description="the published temporal head")
 
 
+class Sam2MaskConfig(Config):
+    """The mask head as published with VideoChat-TPO: a frozen SAM2, prompted by the language model."""
+
+    source: str = Field(
+        default="facebook/sam2-hiera-large",
+        min_length=1,
+        description="folder, URI or hub name of a Hugging Face SAM2 video model; SAM 2.0 hiera-large as published",
+    )
+    pixel_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of cross-entropy and dice of the mask that SAM2 makes of the prompt; 0, as published: off",
+    )
+    box_prompt: Literal["language", "given"] = Field(
+        default="language",
+        description="what prompts SAM2 where the question gives a box: the language model, or the box itself, as the"
+        " published demo does, which is plain SAM2; say which with every number",
+    )
+
+
 class MaskConfig(Config):
     """The mask head."""
 
-    decoder: Literal["light"] = Field(default="light", description="which mask decoder")
+    decoder: Literal["light", "sam2"] = Field(
+        default="light",
+        description="light: convolutions over pixels and patches, sized by width and train_frames; sam2: as published,"
+        " by the section of that name",
+    )
     width: int = Field(default=128, ge=8, multiple_of=8, description="hidden width, channels")
     train_frames: int | None = Field(
         default=None, ge=1, description="frames of a clip decoded in a training step, drawn anew each time; null: all"
     )
+    sam2: Sam2MaskConfig = late(default_factory=Sam2MaskConfig, description="the published mask head")
 
 
 class ModelConfig(Config):

@@ -39,6 +39,13 @@ def take_frames(value_BT: Tensor, index_BK: Tensor) -> Tensor:
     return value_BT[torch.arange(len(index_BK), device=value_BT.device)[:, None], index_BK]
 
 
+def take_rows(value: Any, index: Tensor) -> Any:
+    """Rows of a tensor, or of a list of one tensor a row; None of None."""
+    if isinstance(value, list):
+        return [value[row] for row in index.tolist()]
+    return None if value is None else value[index]
+
+
 @dataclass
 class HeadContext(Movable):
     """What a head may look at besides its hidden vector. Rows are aligned with the rows of hidden_NC.
@@ -52,6 +59,10 @@ class HeadContext(Movable):
 
     Precomputed features, where the samples carry them (None otherwise): clip_features_BLD of L clips of clip_len_s_B
     seconds each, text_features_BQD of the Q words of the question; their masks are bool, padded on the right.
+
+    For heads that look at frames themselves (None where no head does): stored_frames, uint8 RGB (T, 3, h, w) one tensor
+    a row, as stored and without padding. given_boxes_B4: the box of the question as xyxy fractions, nan where there is
+    none. prompt_frame_B: the place, among the stored frames, of the frame that the question is about; None: the first.
     """
 
     patches_BTNC: Tensor
@@ -67,21 +78,30 @@ class HeadContext(Movable):
     clip_len_s_B: Tensor | None = None
     text_features_BQD: Tensor | None = None
     text_mask_BQ: Tensor | None = None
+    stored_frames: list[Tensor] | None = None
+    given_boxes_B4: Tensor | None = None
+    prompt_frame_B: Tensor | None = None
 
     def rows(self, index: Tensor) -> "HeadContext":
         """The context of some rows only."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "grid_hw"}
-        picked: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
+        picked: dict[str, Any] = {name: take_rows(value, index) for name, value in values.items()}
         return HeadContext(grid_hw=self.grid_hw, **picked)
 
     def frames(self, index_BK: Tensor) -> "HeadContext":
-        """The context of K frames of each row only; `duration_s_B` stays that of the whole clip."""
+        """The context of K frames of each row only, in order of time; `duration_s_B` stays that of the whole clip.
+
+        Where the prompt frame is not among them, the first one takes its place.
+        """
+        stored, prompt_B = self.stored_frames, self.prompt_frame_B
         return replace(
             self,
             patches_BTNC=take_frames(self.patches_BTNC, index_BK),
             pixels_BTCHW=take_frames(self.pixels_BTCHW, index_BK),
             frame_mask_BT=take_frames(self.frame_mask_BT, index_BK),
             times_s_BT=take_frames(self.times_s_BT, index_BK),
+            stored_frames=stored and [clip[k[k < len(clip)]] for clip, k in zip(stored, index_BK, strict=True)],
+            prompt_frame_B=None if prompt_B is None else (index_BK == prompt_B[:, None]).int().argmax(1),
         )
 
 
@@ -106,7 +126,7 @@ class MaskTargets(Movable):
     masks_NTHW: uint8 0/1 at the mask resolution (H, W free); all zero where the object is absent.
     valid_NT: bool, the frame is stored AND annotated; only such frames carry a loss.
     box_only_N: bool, the sample has boxes and no masks.
-    boxes_NT4: xyxy fractions, used for box-only samples; nan where the object is absent.
+    boxes_NT4: xyxy fractions; nan where the object is absent, and where the mask alone tells of it.
     """
 
     masks_NTHW: Tensor

@@ -9,15 +9,21 @@ from tpo_core.heads.base import TaskHead
 from tpo_core.heads.cgdetr.head import CgDetrHead
 from tpo_core.heads.mask import MaskHead
 from tpo_core.heads.region import RegionHead
+from tpo_core.heads.sam2.head import Sam2MaskHead
 from tpo_core.heads.temporal import TemporalHead
 
 HEADS: dict[str, type[TaskHead]] = {head.name: head for head in (RegionHead, TemporalHead, MaskHead)}
 TEMPORAL_DECODERS: dict[str, type[TaskHead]] = {"frames": TemporalHead, "cg_detr": CgDetrHead}
+MASK_DECODERS: dict[str, type[TaskHead]] = {"light": MaskHead, "sam2": Sam2MaskHead}
 
 
 def build_head(name: str, config: ModelConfig, hidden_size: int, vision_size: int) -> TaskHead:
     """A freshly initialised head, of the decoder that the recipe names. Raises TpoError for an unknown name."""
     if name not in HEADS:
         raise TpoError(f"unknown head {name!r}: choose from {', '.join(HEADS)} (model.heads, stages.*.heads)")
-    kind = TEMPORAL_DECODERS[config.temporal.decoder] if name == TemporalHead.name else HEADS[name]
+    chosen = {
+        TemporalHead.name: TEMPORAL_DECODERS[config.temporal.decoder],
+        MaskHead.name: MASK_DECODERS[config.mask.decoder],
+    }
+    kind = chosen.get(name, HEADS[name])
     return kind.from_config(config, hidden_size, vision_size)

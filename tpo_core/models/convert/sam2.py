@@ -188,9 +188,9 @@ def hiera_large(*, version_2_1: bool = False) -> Sam2VideoConfig:
 
 
 def check(state: Mapping[str, Tensor], config: Sam2VideoConfig) -> None:
-    """Raises TpoError that names the first tensor which a Sam2VideoModel of `config` lacks, has not, or sizes otherwise.
+    """Raises TpoError that names the first tensor which is missing, extra, or of another shape than `config` has it.
 
-    state: under Hugging Face's names.
+    state: under the names of Sam2VideoModel.
     """
     with torch.device("meta"):
         want = {name: value.shape for name, value in Sam2VideoModel(config).state_dict().items()}
@@ -226,7 +226,7 @@ def read_facebook(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a .pt file of facebookresearch/sam2. Raises TpoError when it is none."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TpoError(
             f"{path} cannot be read as a SAM2 checkpoint ({type(error).__name__}): download it again"
         ) from error
