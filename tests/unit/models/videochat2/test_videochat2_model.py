@@ -215,3 +215,16 @@ def test_bf16_and_activation_checkpointing_leave_the_loss_and_gradients_in_place
     torch.testing.assert_close(vlm.model.query_tokens.grad, gradient)
     half = vlm.eval().to(torch.bfloat16)(prompt, pixel_values_videos=pixels.bfloat16(), labels=labels).loss
     torch.testing.assert_close(half.float(), plain, atol=0.1, rtol=0.05)
+
+
+@torch.no_grad()
+def test_the_chosen_attention_reaches_every_part_and_changes_nothing(vlm, tmp_path):
+    vlm.save_pretrained(tmp_path)
+    prompt, pixels, frames = ids([5, *CLIP, 7]), clips(1, 4), torch.tensor([[True, True, True, False]])
+    outputs = []
+    for choice in ("sdpa", "eager"):
+        model = VideoChat2ForConditionalGeneration.from_pretrained(tmp_path, attn_implementation=choice)
+        parts = (model.model.vision_tower, model.model.qformer, model.model.language_model)
+        assert {part.config._attn_implementation for part in parts} == {choice}
+        outputs.append(model(prompt, pixel_values_videos=pixels, frame_mask=frames).logits)
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-4)

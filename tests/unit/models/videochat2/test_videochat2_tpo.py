@@ -124,6 +124,20 @@ def test_a_batch_of_clips_and_images_of_all_lengths_is_each_alone(model, make_ex
     torch.testing.assert_close(together["lm"], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_autocast_changes_losses_little_and_keeps_gradients_finite(model, make_example, kind):
+    train_all(model)
+    examples = [make_example(kind, 2), make_example(kind, 5, seed=1)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses, _ = model(batch_of(model, examples))
+    sum(losses.values()).backward()
+    assert losses[kind].dtype == torch.float32
+    exact = losses_of(model, examples)
+    torch.testing.assert_close(losses["lm"].float(), exact["lm"], atol=0.1, rtol=0.05)
+    trained = [p for members in model.groups().values() for _, p in members if p.grad is not None]
+    assert all(p.grad.isfinite().all() for p in trained)
+
+
 def test_features_of_the_backbone_have_the_promised_shapes(model):
     backbone = model.backbone
     pixels, mask = torch.randn(2, 3, 3, 32, 32), torch.tensor([[True, True, True], [False, False, False]])
