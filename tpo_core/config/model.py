@@ -79,14 +79,14 @@ class TemporalConfig(Config):
     """The temporal head."""
 
     kind: Literal["span"] = Field(default="span", description="which head")
-    decoder: Literal["frames", "cg_detr"] = Field(
+    decoder: Literal["frames", "cg_detr"] = late(
         default="frames",
         description="frames: every frame proposes a span, sized by width and layers; cg_detr: as published, sized by"
         " the section of that name",
     )
     width: int = Field(default=256, ge=8, multiple_of=8, description="hidden width, channels")
     layers: int = Field(default=2, ge=1, description="number of transformer layers")
-    cg_detr: CgDetrConfig = Field(default_factory=CgDetrConfig, description="the published temporal head")
+    cg_detr: CgDetrConfig = late(default_factory=CgDetrConfig, description="the published temporal head")
 
 
 class Sam2MaskConfig(Config):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tpo_core.config.base import identity
 from tpo_core.config.model import CgDetrConfig
 from tpo_core.config.schema import ModelConfig
 from tpo_core.errors import TpoError
@@ -250,3 +251,13 @@ def test_overfits_eight_samples(random_context):
         optimizer.step()
     best = torch.stack([prediction.spans_s[0] for prediction in model.eval().predict(hidden, context)])
     assert spans.iou(best, 10 * truth).diagonal().mean() > 0.7
+
+
+def test_results_of_the_default_decoder_keep_their_fingerprints():
+    """The choice of a decoder, which came later, enters an identity only where it is made."""
+    recipe = {"base": "base"}
+    assert {"decoder", "cg_detr"}.isdisjoint(identity(ModelConfig(**recipe))["temporal"])
+    recipe["temporal"] = {"decoder": "cg_detr", "cg_detr": {"queries": 5}}
+    named = identity(ModelConfig(**recipe))["temporal"]
+    assert named["decoder"] == "cg_detr"
+    assert named["cg_detr"]["queries"] == 5
