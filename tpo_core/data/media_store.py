@@ -32,6 +32,7 @@ from tpo_core.data.frame_reader import FrameReader
 from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest
 from tpo_core.data.sample import SCHEMA_VERSION
 from tpo_core.data.shards import MEDIA_SCHEMA, open_shard, write_media_shard
+from tpo_core.errors import TpoError
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
 from tpo_core.storage.local import Entry
@@ -41,6 +42,7 @@ SHARD_FILES_AT_LEAST = 16  # so that small sets, too, are decoded in parallel an
 MEDIA_PER_FILE_AT_LEAST = 8
 LISTED_TOGETHER = 16  # media of one folder from which on one listing is cheaper than asking for each
 STORAGE_REQUESTS_AT_ONCE = 16
+DECODERS = 1  # raise it when decoders read what they refused before, so that it is tried again
 ABANDONED_AFTER_S = 86_400.0  # a half-written file that nobody has touched for so long
 
 
@@ -53,7 +55,8 @@ class MediaStore:
 
     def finished(self, jobs: Iterable[ShardJob], *, try_again: bool = False) -> dict[str, dict[str, Any]]:
         """The records of the jobs whose files are there, by name; a file that is not of its recorded size is not.
-        With `try_again`, jobs of which a media failed for a reason that may have passed are left out."""
+        With `try_again`, jobs of which a media failed for a reason that may have passed, or in decoders of another
+        version, are left out."""
         there = uris.entries(self.uri)
         names = [job.name for job in jobs if f"{job.name}.json" in there]
         found = {name: record for name, record in self._records(names) if _whole(record, there)}
@@ -62,7 +65,7 @@ class MediaStore:
         return {
             name: record
             for name, record in found.items()
-            if not any(failure["passing"] for failure in record["failed"].values())
+            if not any(_may_pass(failure) for failure in record["failed"].values())
         }
 
     def with_reuse(self, jobs: list[ShardJob]) -> list[ShardJob]:
@@ -95,6 +98,10 @@ class MediaStore:
         with ThreadPoolExecutor(STORAGE_REQUESTS_AT_ONCE) as pool:
             read = pool.map(lambda name: uris.read_json(uris.join(self.uri, f"{name}.json")), names)
             yield from zip(names, read, strict=True)
+
+
+def _may_pass(failure: dict[str, Any]) -> bool:
+    return failure["passing"] or failure.get("decoders") != DECODERS  # records of before say nothing of decoders
 
 
 def _whole(record: dict[str, Any], there: Mapping[str, Entry]) -> bool:
@@ -198,7 +205,12 @@ def write_shard(store: str, job: ShardJob, reader: FrameReader, tell: Callable[[
                     else:
                         row = _media_row(key, request, reader.decode(request))
                 except DecodeError as error:
-                    failed[key] = {"digest": job.digests[key], "detail": error.detail, "passing": error.passing}
+                    failed[key] = {
+                        "digest": job.digests[key],
+                        "detail": error.detail,
+                        "passing": error.passing,
+                        "decoders": DECODERS,
+                    }
                     tell(1, 1, 0)
                     continue
                 facts[key] = {"digest": job.digests[key]} | {name: row[name] for name in FACTS}
@@ -227,6 +239,8 @@ def _copied(store: str, name: str, row: int, files: dict[str, list[pa.RecordBatc
         else:
             path = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="tpo-shard-"))) / "old.arrow"
             uris.copy_here(uri, path)
+        if not name.startswith(uris.sha256_file(path)[:32]):  # what is copied gets a checksum of its own
+            raise TpoError(f"{uri} is damaged (its checksum is not its name): delete it and run again")
         files[name] = open_shard(path, MEDIA_SCHEMA)
     for batch in files[name]:
         if row < batch.num_rows:

@@ -247,7 +247,7 @@ class ShardSet:
     """A finished shard set, opened by `ShardSet.open`."""
 
     def __init__(self, uri: str, root: Path, content: bytes) -> None:
-        self.root = root
+        self.root, self._uri = root, uri
         self.manifest: dict[str, Any] = json.loads(content)
         self.digest = hashlib.sha256(content).hexdigest()
         self.store = uris.resolve(uri, self.manifest.get("media_store", "media"))
@@ -343,7 +343,7 @@ class ShardSet:
             batches = open_shard(self._checked(name), MEDIA_SCHEMA)
         else:
             record, uri = self.manifest["files"][name], uris.join(self.store, name.removeprefix("media/"))
-            with cached(uri, record["bytes"], record["sha256"]) as path:
+            with cached(uri, record["bytes"], record["sha256"], self._remedy(uri)) as path:
                 batches = open_shard(path, MEDIA_SCHEMA)
         starts = [0, *itertools.accumulate(batch.num_rows for batch in batches)][:-1]
         return starts, [dict(zip(MEDIA_SCHEMA.names, batch.columns, strict=True)) for batch in batches]
@@ -353,8 +353,15 @@ class ShardSet:
         place = uris.join(self.store, name.removeprefix("media/")) if name.startswith("media/") else self.root / name
         path = local.to_path(str(place))
         record = self.manifest["files"][name]
-        verify(path, record["bytes"], record["sha256"])
+        verify(path, record["bytes"], record["sha256"], self._remedy(str(path)))
         return path
+
+    def _remedy(self, file: str) -> str:
+        """A finished set is not made again, and a media file of the right size is taken for whole: both have to go."""
+        copied = self.root != local.to_path(self._uri) and file.startswith(str(self.root))
+        if copied:
+            return f"delete {self.root}, a copy, and run again"
+        return f"delete it and {self._uri}, then run preprocessing again (media that are whole stay)"
 
     def _require(self, part: str) -> None:
         if part not in self.manifest["counts"]:
@@ -366,7 +373,11 @@ def open_shard(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
     except pa.ArrowInvalid as error:
-        raise TpoError(f"{path} is no Arrow file ({error}): delete it and run preprocessing again") from error
+        raise TpoError(
+            f"{path} is no Arrow file ({error}): delete it and its shard set, then preprocess again"
+        ) from error
     if not reader.schema.equals(schema):
-        raise TpoError(f"{path} has another schema than this code reads: delete it and run preprocessing again")
+        raise TpoError(
+            f"{path} has another schema than this code reads: delete it and its shard set, then preprocess again"
+        )
     return [reader.get_batch(number) for number in range(reader.num_record_batches)]

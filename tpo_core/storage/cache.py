@@ -1,12 +1,12 @@
 """Files of known size and SHA-256: checked once a machine, and copies of remote ones kept within a limit.
 
 Copies lie in <scratch>/shards, $TPO_CACHE_GIB of them at most (100 unless it is set); the ones that were used longest
-ago go first, and what a killed download left goes with the next one of the same file. A file that another process has
+ago go first, and so does what killed downloads left. A file that another process has
 mapped stays readable to it when its name is removed.
 """
 
-import fcntl
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,78 +19,69 @@ from tpo_core.storage import uri as uris
 DEFAULT_GIB = 100.0
 
 
-def verify(path: Path, size_bytes: int, sha256: str) -> None:
-    """TpoError that names the file when it is missing or not what was written. The checksum of an unchanged file is
-    computed once a machine: a note in the scratch folder says that it was right."""
+def verify(path: Path, size_bytes: int, sha256: str, remedy: str) -> None:
+    """TpoError that names the file, with `remedy`, when it is missing or not what was written. The checksum of an
+    unchanged file is computed once a machine: a note in the scratch folder says that it was right."""
     try:
         stat = path.stat()
     except FileNotFoundError:
-        raise TpoError(f"{path} is missing: run preprocessing again") from None
+        raise TpoError(f"{path} is missing: {remedy}") from None
     if stat.st_size != size_bytes:
-        raise TpoError(f"{path} is damaged ({stat.st_size} bytes, {size_bytes} were written): {_REMEDY}")
+        raise TpoError(f"{path} is damaged ({stat.st_size} bytes, {size_bytes} were written): {remedy}")
     seen = f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns} {sha256}"
     note = uris.scratch_dir() / "verified" / hashlib.sha256(seen.encode()).hexdigest()
     if note.exists():
         return
     if uris.sha256_file(path) != sha256:
-        raise TpoError(f"{path} is damaged (its checksum is not the recorded one): {_REMEDY}")
+        raise TpoError(f"{path} is damaged (its checksum is not the recorded one): {remedy}")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.touch()
 
 
-_REMEDY = "delete it and run preprocessing again"
-
-
-def limit_bytes() -> int:
-    """What $TPO_CACHE_GIB allows. TpoError when it is no number."""
+def limit_bytes() -> float:
+    """What $TPO_CACHE_GIB allows, "inf" for all. TpoError when it is no number."""
     text = os.environ.get("TPO_CACHE_GIB", f"{DEFAULT_GIB}")
     try:
-        return int(float(text) * 2**30)
+        limit = float(text) * 2**30
     except ValueError:
-        raise TpoError(f"TPO_CACHE_GIB={text!r} is no number of GiB") from None
+        limit = math.nan
+    if math.isnan(limit):
+        raise TpoError(f"TPO_CACHE_GIB={text!r} is no number of GiB")
+    return limit
 
 
 @contextmanager
-def cached(uri: str, size_bytes: int, sha256: str) -> Iterator[Path]:
+def cached(uri: str, size_bytes: int, sha256: str, remedy: str) -> Iterator[Path]:
     """A local copy of a remote file, fetched once a machine however many processes ask; inside, nobody makes room of
     it, so open it there.
 
     Raises:
-        TpoError: what is there is not what was written, or the disk is full.
+        TpoError: what is there is not what was written (with `remedy`), or the disk is full.
     """
     folder = uris.scratch_dir() / "shards"
     path = folder / f"{sha256}.arrow"
-    with _locked(path):
+    with local.locked(path):
         if not path.exists() or path.stat().st_size != size_bytes:
             for left in folder.glob(f".{sha256}.[0-9]*"):  # of downloads that were killed, since the lock is ours
                 left.unlink(missing_ok=True)
             _make_room(folder, size_bytes)
-            _fetch(uri, path, size_bytes, sha256)
+            _fetch(uri, path, size_bytes, sha256, remedy)
         os.utime(path)
         yield path
 
 
-def _fetch(uri: str, path: Path, size_bytes: int, sha256: str) -> None:
+def _fetch(uri: str, path: Path, size_bytes: int, sha256: str, remedy: str) -> None:
     aside = path.with_name(f".{sha256}.{os.getpid()}")
     try:
         with local.disk_full_told(path):
             uris.copy_here(uri, aside)
         if aside.stat().st_size != size_bytes or uris.sha256_file(aside) != sha256:
-            raise TpoError(f"{uri} is damaged (it is not what its checksum says): {_REMEDY}")
+            raise TpoError(f"{uri} is damaged (it is not what its checksum says): {remedy}")
         os.replace(aside, path)
     except FileNotFoundError:
-        raise TpoError(f"{uri} is missing: run preprocessing again") from None
+        raise TpoError(f"{uri} is missing: {remedy}") from None
     finally:
         aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Raises BlockingIOError where another holds the lock and `wait` is False."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.stem}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
 
 
 def _make_room(folder: Path, size_bytes: int) -> None:
@@ -102,7 +93,7 @@ def _make_room(folder: Path, size_bytes: int) -> None:
     for path, stat in sorted(stats.items(), key=lambda item: item[1].st_mtime_ns):
         if kept + size_bytes <= limit_bytes():
             return
-        if path.suffix == ".arrow":
-            with suppress(BlockingIOError), _locked(path, wait=False):  # one that is being opened stays
-                path.unlink(missing_ok=True)
-                kept -= stat.st_size
+        copy = path if path.suffix == ".arrow" else folder / f"{path.name.split('.')[1]}.arrow"
+        with suppress(BlockingIOError), local.locked(copy, wait=False):  # what is being opened or fetched stays
+            path.unlink(missing_ok=True)
+            kept -= stat.st_size

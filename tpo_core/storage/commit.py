@@ -49,28 +49,27 @@ def commit(staging: str | Path, uri: str | Path) -> None:
 def fetch(uri: str | Path) -> Path:
     """A local folder with the content of a committed one: itself if local, else a copy in the scratch folder.
 
-    The copy is made once and committed itself, so that an interrupted download is never taken for the whole.
+    The copy is made once a machine, however many processes ask, and committed itself, so that an interrupted download
+    is never taken for the whole. It is named after what a listing tells of the content: where a folder was deleted and
+    made again, the copy of the old one is not taken for it.
     """
     if uris.is_local(uri):
         return local.to_path(str(uri))
     from tpo_core.storage import s3  # boto3 takes 0.3 s to import, and most runs are local
 
-    bucket, key = s3.split(str(uri))
-    copy = uris.scratch_dir() / "fetched" / bucket / key
-    if is_committed(copy):
-        return copy
     if not is_committed(uri):
         raise FileNotFoundError(f"{uri} is not committed")
-    aside = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
-    if aside.exists():
-        shutil.rmtree(aside)
-    with local.disk_full_told(aside):
-        s3.download_tree(str(uri), aside)
-        (aside / SUCCESS).unlink()
-    if is_committed(copy):  # another process was faster
-        shutil.rmtree(aside)
-    else:
-        commit(aside, copy)
+    bucket, key = s3.split(str(uri))
+    copy = uris.scratch_dir() / "fetched" / bucket / f"{key}@{uris.tree_stamp(uri)[:16]}"
+    with local.locked(copy):
+        if not is_committed(copy):
+            aside = copy.with_name(f"{copy.name}.partial")
+            if aside.exists():
+                shutil.rmtree(aside)
+            with local.disk_full_told(aside):
+                s3.download_tree(str(uri), aside)
+                (aside / SUCCESS).unlink()
+            commit(aside, copy)
     return copy
 
 

@@ -1,6 +1,7 @@
 """Files on a mounted disk. The functions of `tpo_core.storage.uri`, for bare paths and file:// URIs."""
 
 import errno
+import fcntl
 import os
 import shutil
 import uuid
@@ -194,6 +195,18 @@ def _write_aside(path: Path, data: bytes) -> Path:
             aside.unlink()
         raise
     return aside
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Inside, no other process of this machine is inside for the same path; the lock is a hidden file beside it.
+
+    Raises BlockingIOError where another holds the lock and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def sync(path: Path) -> None:

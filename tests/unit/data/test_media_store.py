@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from tpo_core.config.schema import FramesConfig
+from tpo_core.data import media_store
 from tpo_core.data.frames import DecodedMedia, DecodeError, DecodeRequest
 from tpo_core.data.media_store import MediaStore, ShardJob, media_stamps, plan_shards, write_shard
 from tpo_core.data.shards import MEDIA_SCHEMA, open_shard
+from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
 
 FRAMES = FramesConfig(n_frames=8, short_side_px=96)
@@ -163,6 +165,27 @@ def test_what_failed_for_a_reason_that_may_pass_is_tried_again_and_alone(tmp_pat
     assert store.finished(jobs, try_again=True).keys() == set(names(jobs))
     old = tmp_path / before[left]["file"]["name"]
     assert old.stat().st_size == before[left]["file"]["bytes"]  # a finished set may point at it
+
+
+def test_what_decoders_of_before_refused_is_tried_again(tmp_path, monkeypatch):
+    store, jobs = MediaStore(str(tmp_path), "media"), plan(requests(30))
+    make(store, jobs)  # v/00003.mp4 is damaged
+    assert store.finished(jobs, try_again=True).keys() == set(names(jobs))
+    monkeypatch.setattr(media_store, "DECODERS", media_store.DECODERS + 1)
+    (left,) = set(names(jobs)) - set(store.finished(jobs, try_again=True))
+    assert "v/00003.mp4" in next(job for job in jobs if job.name == left).requests
+
+
+def test_rows_of_a_file_that_is_damaged_are_not_copied(tmp_path):
+    """Its size is right, so it counts as finished; copied, its rows would get a checksum that holds."""
+    store = MediaStore(str(tmp_path), "media")
+    make(store, plan(requests(30)))
+    for path in tmp_path.glob("*.arrow"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(TpoError, match=r"\.arrow is damaged .*: delete it and run again"):
+        make(store, plan(requests(31)))
 
 
 def test_two_runs_that_make_a_file_differently_leave_each_other_whole(tmp_path):

@@ -10,6 +10,8 @@ import pytest
 from tpo_core.errors import TpoError
 from tpo_core.storage import cache, uri
 
+REMEDY = "delete it, then run again"
+
 
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
@@ -24,28 +26,28 @@ def scratch(tmp_path, monkeypatch):
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "a.arrow"
     path.write_bytes(b"content")
-    cache.verify(path, 7, sha(b"content"))
+    cache.verify(path, 7, sha(b"content"), REMEDY)
     path.write_bytes(b"c0ntent")
     os.utime(path, ns=(1, 1))  # as another time of change tells
-    with pytest.raises(TpoError, match=r"a\.arrow is damaged \(its checksum"):
-        cache.verify(path, 7, sha(b"content"))
+    with pytest.raises(TpoError, match=r"a\.arrow is damaged \(its checksum .*: delete it, then run again$"):
+        cache.verify(path, 7, sha(b"content"), REMEDY)
     path.write_bytes(b"cont")
     with pytest.raises(TpoError, match=r"a\.arrow is damaged \(4 bytes, 7 were written\)"):
-        cache.verify(path, 7, sha(b"content"))
+        cache.verify(path, 7, sha(b"content"), REMEDY)
     with pytest.raises(TpoError, match=r"b\.arrow is missing"):
-        cache.verify(tmp_path / "b.arrow", 7, sha(b"content"))
+        cache.verify(tmp_path / "b.arrow", 7, sha(b"content"), REMEDY)
 
 
 def test_the_checksum_of_a_file_is_computed_once(tmp_path, monkeypatch):
     path = tmp_path / "a.arrow"
     path.write_bytes(b"content")
-    cache.verify(path, 7, sha(b"content"))
+    cache.verify(path, 7, sha(b"content"), REMEDY)
     monkeypatch.setattr(uri, "sha256_file", lambda path: pytest.fail("computed again"))
-    cache.verify(path, 7, sha(b"content"))
+    cache.verify(path, 7, sha(b"content"), REMEDY)
 
 
 def held(uri: str, size_bytes: int, sha256: str) -> Path:
-    with cache.cached(uri, size_bytes, sha256) as path:
+    with cache.cached(uri, size_bytes, sha256, REMEDY) as path:
         assert sha(path.read_bytes()) == sha256
         return path
 
@@ -76,7 +78,7 @@ def test_a_copy_is_made_once_and_the_longest_unused_goes_first(remote, monkeypat
 
 def test_a_copy_that_is_being_opened_is_not_made_room_of(remote, monkeypatch):
     monkeypatch.setenv("TPO_CACHE_GIB", str(300_000 / 2**30))  # room for one
-    with cache.cached(*remote[0]) as first:
+    with cache.cached(*remote[0], REMEDY) as first:
         second = held(*remote[1])
         assert first.exists()
     third = held(*remote[2])
@@ -94,6 +96,15 @@ def test_what_a_killed_download_left_counts_and_goes_with_the_next_of_its_file(r
     assert not left.exists()
 
 
+def test_what_killed_downloads_of_other_files_left_makes_room_too(remote, scratch, monkeypatch):
+    monkeypatch.setenv("TPO_CACHE_GIB", str(700_000 / 2**30))  # room for two
+    left = scratch / "shards" / f".{remote[1][2]}.12345"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(500_000))
+    first = held(*remote[0])
+    assert (left.exists(), first.exists()) == (False, True)
+
+
 def test_what_is_not_what_was_written_is_refused_and_leaves_nothing(remote, scratch):
     place, size, _ = remote[0]
     with pytest.raises(TpoError, match=f"{place} is damaged"):
@@ -107,6 +118,8 @@ def test_a_limit_that_is_no_number_is_told(monkeypatch):
     monkeypatch.setenv("TPO_CACHE_GIB", "plenty")
     with pytest.raises(TpoError, match="TPO_CACHE_GIB='plenty' is no number"):
         cache.limit_bytes()
+    monkeypatch.setenv("TPO_CACHE_GIB", "inf")
+    assert cache.limit_bytes() > 10**18
 
 
 def test_processes_that_make_room_for_each_other_all_get_their_file(remote, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -144,3 +145,23 @@ def test_an_interrupted_fetch_is_made_again(staging, bucket, monkeypatch):
         with pytest.raises(ConnectionResetError):
             fetch(f"{bucket}/out/x")
     assert (fetch(f"{bucket}/out/x") / "a.txt").read_bytes() == b"one"
+
+
+def test_a_folder_that_was_made_again_is_fetched_again(staging, bucket, tmp_path):
+    commit(staging, f"{bucket}/out/x")
+    first = fetch(f"{bucket}/out/x")
+    uri.delete(f"{bucket}/out/x")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/a.txt").write_bytes(b"two")
+    commit(tmp_path / "again", f"{bucket}/out/x")
+    assert (fetch(f"{bucket}/out/x") / "a.txt").read_bytes() == b"two"
+    assert (first / "a.txt").read_bytes() == b"one"  # a process may be reading it
+
+
+def test_workers_of_a_node_that_fetch_at_once_share_one_download(staging, bucket, monkeypatch):
+    commit(staging, f"{bucket}/out/x")
+    real, downloads = s3.download_tree, []
+    monkeypatch.setattr(s3, "download_tree", lambda *args: (downloads.append(1), real(*args)))
+    with ThreadPoolExecutor(4) as pool:  # the lock is that of an open file, so threads are as good as processes
+        copies = set(pool.map(lambda _: fetch(f"{bucket}/out/x"), range(8)))
+    assert (len(copies), len(downloads)) == (1, 1)
