@@ -261,3 +261,10 @@ def test_results_of_the_default_decoder_keep_their_fingerprints():
     named = identity(ModelConfig(**recipe))["temporal"]
     assert named["decoder"] == "cg_detr"
     assert named["cg_detr"]["queries"] == 5
+
+
+def test_a_row_of_a_batch_keeps_the_padding_of_longer_ones(random_context):
+    model, hidden = head(**STORED, **STILL).train(), torch.randn(2, HIDDEN)
+    context = with_features(random_context(2, 6), [10, 4], [2, 5]).rows(torch.tensor([1]))
+    output = model(hidden[1:], context, TemporalTargets(MOMENTS.spans[1:]))
+    assert output.total.isfinite()

@@ -7,7 +7,8 @@ from tpo_core.heads.cgdetr.targets import MAX_WINDOWS, build_targets, clips_insi
 
 def build(windows_s, clip_s, count, seed=0):
     truth = torch.tensor(windows_s, dtype=torch.float32).reshape(-1, 2)
-    return build_targets([truth], [clip_s], [count], torch.Generator().manual_seed(seed))
+    mask = torch.ones(1, count, dtype=torch.bool)
+    return build_targets([truth], [clip_s], mask, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -66,11 +67,11 @@ def test_the_draw_is_that_of_the_generator():
 
 
 def test_without_a_generator_it_is_that_of_torch():
-    rows = [torch.arange(18.0).view(9, 2)]
+    rows, mask = [torch.arange(18.0).view(9, 2)], torch.ones(1, 18, dtype=torch.bool)
     torch.manual_seed(5)
-    first = build_targets(rows, [1.0], [18])
+    first = build_targets(rows, [1.0], mask)
     torch.manual_seed(5)
-    assert torch.equal(first.spans[0], build_targets(rows, [1.0], [18]).spans[0])
+    assert torch.equal(first.spans[0], build_targets(rows, [1.0], mask).spans[0])
 
 
 def test_at_most_five_windows_become_spans_but_all_mark_clips():
@@ -102,8 +103,9 @@ def test_a_side_with_one_clip_repeats_it_and_one_without_any_gives_equal_pairs(w
 
 def test_a_batch_is_padded_with_irrelevant_clips():
     truth = [torch.tensor([[0.0, 3.0]]), torch.tensor([[2.0, 10.0]])]
-    found = build_targets(truth, [1.0, 2.0], [3, 5], torch.Generator().manual_seed(0))
-    assert found.relevant_BV.tolist() == [[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]]
+    mask = torch.arange(6) < torch.tensor([[3], [5]])
+    found = build_targets(truth, [1.0, 2.0], mask, torch.Generator().manual_seed(0))
+    assert found.relevant_BV.tolist() == [[1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 0]]
     assert found.positive_BP.shape == found.negative_BP.shape == (2, 2)
     assert found.spans[1].tolist() == [pytest.approx([0.6, 0.8])]
 

@@ -57,12 +57,12 @@ class CgDetrHead(TaskHead):
 
     def targets(self, inputs: CgDetrInputs, context: HeadContext, spans: list[Tensor]) -> CgDetrTargets:
         """Targets of spans given as fractions of the duration."""
-        count_B = inputs.video_mask_BV.sum(1)
+        mask_BV = inputs.video_mask_BV
         duration_B = context.duration_s_B.float().clamp(min=MIN_DURATION_S)
         clip_len_s = self.clip_len_s(context)
-        length_B = duration_B / count_B if clip_len_s is None else clip_len_s
+        length_B = duration_B / mask_BV.sum(1) if clip_len_s is None else clip_len_s
         windows_s = [spans_K2 * duration for spans_K2, duration in zip(spans, duration_B.tolist(), strict=True)]
-        return build_targets(windows_s, length_B.tolist(), count_B.tolist()).to(inputs.video_BVC.device)
+        return build_targets(windows_s, length_B.tolist(), mask_BV).to(mask_BV.device)
 
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: TemporalTargets) -> HeadOutput:
         """The terms of the criterion with their weights, times 0.05. Clips are drawn from torch's random state."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tpo_core.heads.base import Movable
 from tpo_core.heads.cgdetr.spans import to_centres
@@ -29,17 +30,16 @@ class CgDetrTargets(Movable):
 def build_targets(
     windows_s: list[Tensor],
     clip_len_s: list[float],
-    clip_counts: list[int],
+    mask_BV: Tensor,
     generator: torch.Generator | None = None,
 ) -> CgDetrTargets:
     """Targets on the CPU of B samples; windows_s: per sample (k, 2) start and end in seconds, k >= 0.
 
-    At most 5 windows, drawn at random, become spans; all of them mark clips. Sample b has clip_counts[b] clips of
-    clip_len_s[b] seconds. `generator`, or torch's own where it is None, determines every draw.
+    At most 5 windows, drawn at random, become spans; all of them mark clips. mask_BV says which clips sample b has, of
+    clip_len_s[b] seconds each. `generator`, or torch's own where it is None, determines every draw.
     """
-    length = max(clip_counts)
     spans, positive, negative, relevant = [], [], [], []
-    for windows_K2, clip_s, count in zip(windows_s, clip_len_s, clip_counts, strict=True):
+    for windows_K2, clip_s, count in zip(windows_s, clip_len_s, mask_BV.sum(1).tolist(), strict=True):
         windows_K2 = windows_K2.cpu().float()
         chosen = torch.randperm(len(windows_K2), generator=generator)[:MAX_WINDOWS]
         spans.append(to_centres(windows_K2[chosen]) / (count * clip_s))
@@ -47,7 +47,7 @@ def build_targets(
         pair = draw_pair(inside_V, generator)
         positive.append(pair[0])
         negative.append(pair[1])
-        relevant.append(torch.nn.functional.pad(inside_V.float(), (0, length - count)))
+        relevant.append(F.pad(inside_V.float(), (0, mask_BV.shape[1] - count)))
     relevant_BV = torch.stack(relevant)
     return CgDetrTargets(spans, torch.stack(positive), torch.stack(negative), relevant_BV, relevant_BV)
 
