@@ -32,9 +32,9 @@ def iou(a_N2: Tensor, b_M2: Tensor) -> Tensor:
 
 def generalized_iou(a_N2: Tensor, b_M2: Tensor) -> Tensor:
     """IoU less the share of the common hull that neither covers: (N, M) in [-1, 1]; 0 for two spans at one point."""
-    inter_NM, union_NM = intersection_and_union(a_N2, b_M2)
+    _, union_NM = intersection_and_union(a_N2, b_M2)
     hull_NM = torch.maximum(a_N2[:, None, 1], b_M2[:, 1]) - torch.minimum(a_N2[:, None, 0], b_M2[:, 0])
-    return ratio(inter_NM, union_NM) - ratio(hull_NM - union_NM, hull_NM)
+    return iou(a_N2, b_M2) - ratio(hull_NM - union_NM, hull_NM)
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
