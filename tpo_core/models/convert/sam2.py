@@ -23,7 +23,7 @@ POINT = "sam_prompt_encoder.point_embeddings.{}.weight"
 POINT_TABLE = "prompt_encoder.point_embed.weight"
 POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 POSITIONS_AGAIN = "shared_image_embedding.positional_embedding"
-OF_SAM_2_1 = "obj_ptr_tpos_proj.weight"  # absent from SAM 2.0
+OF_SAM_2_1 = "occlusion_spatial_embedding_parameter"  # absent from SAM 2.0
 
 # (facebook's name, Hugging Face's). `*` is one part of a dotted name, the same on both sides. Of the rows that fit a
 # name, either way, the first counts; a row without a last `weight` or `bias` stands for both.
@@ -187,6 +187,11 @@ def hiera_large(*, version_2_1: bool = False) -> Sam2VideoConfig:
     )
 
 
+def large_config_of(state: Mapping[str, Tensor]) -> Sam2VideoConfig:
+    """hiera-large of the version whose parts the checkpoint, under the names of Sam2VideoModel, has."""
+    return hiera_large(version_2_1=OF_SAM_2_1 in state)
+
+
 def check(state: Mapping[str, Tensor], config: Sam2VideoConfig) -> None:
     """Raises TpoError that names the first tensor which is missing, extra, or of another shape than `config` has it.
 
@@ -212,8 +217,7 @@ def save_hf(facebook: Mapping[str, Tensor], directory: str | Path, config: Sam2V
     Raises TpoError when names or shapes do not fit.
     """
     state = to_hf(facebook)
-    if config is None:
-        config = hiera_large(version_2_1=_renamed(OF_SAM_2_1, TO_HF, "facebook's") in state)
+    config = config or large_config_of(state)
     check(state, config)
     with torch.device("meta"):
         model = Sam2VideoModel(config)
