@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +29,7 @@ from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
 from tpo_core.models.processing import IGNORED, Batch, Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
+from tpo_core.models.weights import read_folder, require_fit
 
 BACKBONES: dict[str, type[Backbone]] = {family.model_type: family for family in (LlavaOnevision, VideoChat2)}
 VLM_PREFIX = "backbone.vlm."
@@ -116,22 +116,15 @@ class TpoModel(nn.Module):
         return model
 
     def _load_weights(self, path: Path, *, may_be_new: list[str], first_heads: bool) -> None:
-        state: dict[str, Tensor] = {}
-        for file in sorted(path.glob("*.safetensors")):
-            state.update(load_file(file))
+        state = read_folder(path)
         prefixes = [f"{part}.{name}" for name in may_be_new for part in ("heads", "task_tokens.vectors")]
         if first_heads and may_be_new:
             prefixes.append("task_tokens.loc_encoder.")
-        own = {saved_name(name): name for name in self.state_dict()}
-        missing = sorted(own.keys() - state.keys())
-        refused = [name for name in missing if not name.startswith(tuple(prefixes))]
-        unknown = sorted(state.keys() - own.keys())
-        if refused or unknown:
-            what = f"lacks {refused[0]}" if refused else f"holds {unknown[0]}, which the model does not have"
-            count = len(refused) + len(unknown)
-            raise TpoError(f"{path} does not fit its settings: it {what} ({count} names differ); save the model again")
-        self.load_state_dict({own[name]: value for name, value in state.items()}, strict=False)
-        self.new_parameters = missing
+        own = {saved_name(name): (name, value) for name, value in self.state_dict().items()}
+        shapes = {name: value for name, (_, value) in own.items()}
+        require_fit(shapes, state, may_lack=tuple(prefixes), of=str(path))
+        self.load_state_dict({own[name][0]: value for name, value in state.items()}, strict=False)
+        self.new_parameters = sorted(own.keys() - state.keys())
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the layout described at the top of this module into a local directory."""

@@ -198,6 +198,19 @@ def test_loading_refuses_missing_unknown_and_lost_parameters(make_model, tmp_pat
         TpoModel.from_pretrained(tmp_path)
 
 
+def test_loading_names_a_tensor_of_another_shape_and_a_file_that_was_cut_off(make_model, tmp_path):
+    make_model(heads=("region",)).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    save_file(weights | {"task_tokens.vectors.region": torch.zeros(31)}, file)
+    with pytest.raises(TpoError, match=r"holds task_tokens.vectors.region as \(31,\) where the model has \(32,\)"):
+        TpoModel.from_pretrained(tmp_path)
+    save_file(weights, file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(TpoError, match=r"model\.safetensors is damaged or cut off"):
+        TpoModel.from_pretrained(tmp_path)
+
+
 def test_a_folder_that_holds_no_model_is_told_in_one_line(tmp_path, config):
     with pytest.raises(TpoError, match="no saved TPO model"):
         TpoModel.from_pretrained(tmp_path)
