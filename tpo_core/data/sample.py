@@ -187,7 +187,8 @@ def settle(sample: Sample) -> Sample:
     """Applies the reading policy that needs the size or the duration of the media; call it once they are known.
 
     - a moment whose end passes the end of the media is clipped to it (flag "end_clipped", raw spans kept);
-    - a track entry whose box lies wholly outside the image becomes invisible (flag "outside_made_absent").
+    - a track entry whose box lies wholly outside the image becomes invisible (flag "outside_made_absent");
+    - an alternative (any_of) that `validate` refuses goes where another of its group stays ("alternative_dropped").
     What cannot be mended (a moment that starts past the end) is left for `validate` to name. Idempotent.
     """
     media = sample.media[0] if sample.media else None
@@ -210,12 +211,30 @@ def settle(sample: Sample) -> Sample:
                 targets[i] = replace(target, track=tuple(kept))
                 boxes = {str(entry.frame): entry.box for entry in gone}
                 flags["outside_made_absent"] = {"outside_boxes": boxes}
-    if not flags:
-        return sample
-    sample = replace(sample, targets=tuple(targets))
+    if flags:
+        sample = replace(sample, targets=tuple(targets))
     for flag, raw in flags.items():
         sample = flagged(sample, flag, raw)
-    return sample
+    return _without_bad_alternatives(sample, media)
+
+
+def _without_bad_alternatives(sample: Sample, media: Media) -> Sample:
+    """One annotator of DiDeMo may name a chunk that a shorter copy of the video does not have; the others count."""
+    choices = {i: target for i, target in enumerate(sample.targets) if target.set_rule == "any_of"}
+    good = {i for i, target in choices.items() if not any(_target_reasons(target, media))}
+    groups = {choices[i].group for i in good}
+    dropped = [i for i, target in choices.items() if i not in good and target.group in groups]
+    if not dropped:
+        return sample
+    kept = [i for i in range(len(sample.targets)) if i not in dropped]
+    places = {old: new for new, old in enumerate(kept)}
+    turns = tuple(
+        replace(turn, target_refs=tuple(places.get(ref, ref) for ref in turn.target_refs if ref not in dropped))
+        for turn in sample.turns
+    )
+    raw = {"dropped": [str(sample.targets[i].span_s or sample.targets[i].box) for i in dropped]}
+    kept_targets = tuple(sample.targets[i] for i in kept)
+    return flagged(replace(sample, targets=kept_targets, turns=turns), "alternative_dropped", raw)
 
 
 def validate(sample: Sample) -> list[str]:

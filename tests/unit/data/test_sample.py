@@ -257,3 +257,28 @@ def test_only_words_of_the_record_pass(changes, reason):
 
 def test_an_end_that_is_no_number_of_seconds_is_not_clipped():
     assert validate(settle(span_sample((1.0, float("inf"))))) == ["nan"]
+
+
+def test_one_alternative_that_cannot_be_does_not_cost_the_others():
+    choices = [
+        Target("span", annotator=k, group=0, set_rule="any_of", span_s=span) for k, span in enumerate(ANNOTATORS)
+    ]
+    turns = (Turn("user", "When?", (0,)), Turn("assistant", "In <time_begin><temp> seconds.", (), (0, 1, 2, 3)))
+    extra = Target("span", span_s=(1.0, 2.0))
+    sample = dataclasses.replace(span_sample((0.0, 1.0)), turns=turns, targets=(*choices[:2], extra, choices[2]))
+    settled = settle(sample)
+    assert [target.span_s for target in settled.targets] == [(0.0, 5.0), (1.0, 2.0), (5.0, 10.0)]
+    assert settled.turns[1].target_refs == (0, 1, 2)
+    assert validate(settled) == []
+    assert settled.provenance.flags == ("alternative_dropped",)
+    assert json.loads(settled.provenance.raw) == {"dropped": ["(10.0, 15.0)"]}
+    assert settle(settled) == settled
+
+
+def test_alternatives_none_of_which_can_be_are_named():
+    choices = tuple(Target("span", group=0, set_rule="any_of", span_s=(start, 90.0)) for start in (20.0, 30.0))
+    sample = dataclasses.replace(span_sample((0.0, 1.0)), targets=choices)
+    assert validate(settle(sample)) == ["moment_past_end"]
+
+
+ANNOTATORS = [(0.0, 5.0), (10.0, 15.0), (5.0, 10.0)]  # of a video of 10 s
