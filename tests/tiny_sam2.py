@@ -1,7 +1,15 @@
-"""A random Sam2VideoModel that runs in milliseconds: 64 px frames, masks at 16 px; sizes near the least that fit."""
+"""A random Sam2VideoModel that runs in milliseconds, and clips for it.
+
+64 px frames, masks at 16 px; sizes near the least that fit: memories have 64 channels, prompts a multiple of that.
+"""
+
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import Sam2VideoConfig, Sam2VideoModel
+
+from tpo_core.heads.base import HeadContext
 
 IMAGE_SIZE = 64
 
@@ -55,3 +63,25 @@ def tiny_sam2(config: Sam2VideoConfig | None = None, *, seed: int = 0) -> Sam2Vi
             value.data.normal_(std=0.15)
     model.mask_decoder.pred_obj_score_head.proj_out.bias.data.fill_(100)
     return model
+
+
+def random_clip(frames: int, height: int = 40, width: int = 56, *, seed: int = 0) -> Tensor:
+    """uint8 RGB (T, 3, h, w)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (frames, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def context_of(clips: list[Tensor], **fields: Any) -> HeadContext:
+    """The context of one row a clip, padded to the longest; the original media have the size of the stored frames."""
+    batch, frames = len(clips), max(len(clip) for clip in clips)
+    return HeadContext(
+        patches_BTNC=torch.zeros(batch, frames, 1, 1),
+        grid_hw=(1, 1),
+        pixels_BTCHW=torch.zeros(batch, frames, 3, 2, 2),
+        frame_mask_BT=torch.arange(frames) < torch.tensor([len(clip) for clip in clips])[:, None],
+        times_s_BT=torch.arange(frames).float().repeat(batch, 1),
+        duration_s_B=torch.full((batch,), float(frames)),
+        size_wh_B2=torch.tensor([[clip.shape[-1], clip.shape[-2]] for clip in clips]).float(),
+        stored_frames=clips,
+        **fields,
+    )
