@@ -47,6 +47,12 @@ class CgDetrConfig(Config):
         ge=1,
         description="channels of the question features, 4096 as published; null: none, the task embedding is all text",
     )
+    text_encoder: str | None = Field(
+        default=None,
+        pattern=r"^[\w.]+:\w+$",
+        description="module:factory of the encoder of questions: called without arguments, the factory gives a function"
+        " from a text to its features (words, text_width); to be set with text_width",
+    )
     width: int = Field(default=256, ge=4, multiple_of=4, description="hidden width, channels")
     heads: int = Field(default=8, ge=1, description="attention heads of the transformer; divide the width")
     sentence_heads: int = Field(
@@ -69,6 +75,8 @@ class CgDetrConfig(Config):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
+        if (self.text_width is None) != (self.text_encoder is None):
+            raise ValueError("set text_width and text_encoder together: the encoder gives features of that width")
         for heads in (self.heads, self.sentence_heads):
             if self.width % heads:
                 raise ValueError(f"width {self.width} is no multiple of {heads} heads: change one of them")

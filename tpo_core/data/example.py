@@ -28,7 +28,8 @@ class Example:
     """One sample with its frames. `frames_THWC` uint8 RGB at stored size, `times_s` (T,) float64 on the sample's
     timeline, `frame_index` (T,) int64 numbers of these frames in the original; `width`, `height` (pixels) and
     `duration_s` (of the timeline) describe the original. A sample without media has T = 0. The labels of `sample` are
-    those of the frames as they are here; `change` tells how these differ from the stored ones."""
+    those of the frames as they are here; `change` tells how these differ from the stored ones. `features_SD` float16:
+    the stored vectors of the clips that its media was cut into, if there are any."""
 
     sample: Sample
     frames_THWC: np.ndarray
@@ -38,6 +39,7 @@ class Example:
     height: int
     duration_s: float
     change: Change = UNCHANGED
+    features_SD: np.ndarray | None = None
 
 
 def load_example(shards: ShardSet, sample: Sample) -> Example:
@@ -52,4 +54,5 @@ def load_example(shards: ShardSet, sample: Sample) -> Example:
         only = np.flatnonzero(row.frame_index == asked[0])
         assert len(only), f"{sample.sample_id}: frame {asked[0]} is not stored"
     times_s, index = row.times_s[only], row.frame_index[only]
-    return Example(sample, row.frames_THWC(only), times_s, index, row.width, row.height, row.duration_s)
+    frames_THWC, features_SD = row.frames_THWC(only), row.features_SD
+    return Example(sample, frames_THWC, times_s, index, row.width, row.height, row.duration_s, features_SD=features_SD)

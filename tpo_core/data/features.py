@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,13 @@ Encoder = Callable[[np.ndarray], np.ndarray]
 
 
 @functools.cache
-def load_encoder(name: str, options: tuple[tuple[str, str], ...]) -> Encoder:
+def load_encoder(name: str, options: tuple[tuple[str, str], ...]) -> Callable[[Any], np.ndarray]:
     """The encoder of a name "module:factory". TpoError when there is no such thing."""
     module, _, factory = name.partition(":")
     try:
         make = getattr(importlib.import_module(module), factory)
     except (ImportError, AttributeError, ValueError) as error:
-        raise TpoError(f"data.features.encoder {name!r} cannot be imported ({error}); write module:factory") from error
+        raise TpoError(f"the encoder {name!r} cannot be imported ({error}); write module:factory") from error
     return make(**dict(options))
 
 

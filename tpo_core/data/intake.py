@@ -85,11 +85,12 @@ class Wish:
             frame_stride=self.media.frame_stride if stills else None,
             jpeg_quality=frames.jpeg_quality,
             sample_fps=frames.fps,
-            features=_features(frames) if self.media.kind == "video" else None,
+            features=feature_request(frames) if self.media.kind == "video" else None,
         )
 
 
-def _features(frames: FramesConfig) -> FeatureRequest | None:
+def feature_request(frames: FramesConfig) -> FeatureRequest | None:
+    """What the recipe asks of the clip encoder, if it does."""
     wanted = frames.features
     if wanted is None:
         return None

@@ -205,6 +205,10 @@ class TaskHead(nn.Module, ABC):
     def from_config(cls, config: ModelConfig, hidden_size: int, vision_size: int) -> Self:
         """The head of a recipe; hidden_size: width of the language model, vision_size: width of the patch features."""
 
+    def looks_at_frames(self, *, training: bool) -> bool:
+        """Whether the context must hold the stored frames."""
+        return False
+
     @abstractmethod
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: Any) -> HeadOutput:
         """Losses of the N samples. hidden_NC is fp32; `targets` is the dataclass of the task."""

@@ -15,6 +15,7 @@ from tpo_core.data.decode import VIDEO_DECODERS, decode_stills
 from tpo_core.data.example import Example
 from tpo_core.data.fetch import local_copy
 from tpo_core.data.frames import IMAGE_SUFFIXES, DecodedMedia, DecodeRequest
+from tpo_core.data.intake import feature_request
 from tpo_core.data.record import Box, Media, Provenance, Sample, Target, Turn
 from tpo_core.errors import TpoError
 from tpo_core.inference.reply import Reply, Request, reply_of
@@ -81,7 +82,14 @@ class Assistant:
         frames_THWC = shown.frames_THWC
         assert frames_THWC is not None
         return Example(
-            sample, frames_THWC, shown.times_s, shown.frame_index, shown.width, shown.height, shown.duration_s
+            sample,
+            frames_THWC,
+            shown.times_s,
+            shown.frame_index,
+            shown.width,
+            shown.height,
+            shown.duration_s,
+            features_SD=shown.features_SD,
         )
 
     def _shown(self, request: Request) -> DecodedMedia | None:
@@ -90,7 +98,15 @@ class Assistant:
         if isinstance(request.media, np.ndarray):
             return _given(request.media, request.times_s)
         frames, uri = self.model.frames, str(request.media)
-        wanted = DecodeRequest(uri, media_kind(uri), frames.short_side_px, frames.n_frames, sample_fps=frames.fps)
+        kind = media_kind(uri)
+        wanted = DecodeRequest(
+            uri,
+            kind,
+            frames.short_side_px,
+            frames.n_frames,
+            sample_fps=frames.fps,
+            features=feature_request(frames) if kind == "video" else None,
+        )
         if request.at_s is None:
             return _decoded(wanted)
         shown = _decoded(replace(wanted, n_frames=1, clip_s=(request.at_s, request.at_s + INSTANT_S)))

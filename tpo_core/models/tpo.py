@@ -26,6 +26,7 @@ from tpo_core.models.backbones.base import Backbone, VisualFeatures
 from tpo_core.models.backbones.llava_onevision import LlavaOnevision
 from tpo_core.models.backbones.videochat2 import VideoChat2
 from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
+from tpo_core.models.head_context import head_context, text_encoder
 from tpo_core.models.processing import IGNORED, Batch, Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
@@ -74,6 +75,11 @@ class TpoModel(nn.Module):
         self.new_parameters: list[str] = []
         self.compares_with_base = False
         self.frames = FramesConfig()
+        self._text_encoder = text_encoder(config, list(self.heads))
+        processor.keeps_frames = {
+            training: any(self.head(name).looks_at_frames(training=training) for name in self.heads)
+            for training in (True, False)
+        }
 
     @classmethod
     def from_base(cls, base_uri: str, config: ModelConfig, heads: Iterable[str]) -> "TpoModel":
@@ -227,15 +233,7 @@ class TpoModel(nn.Module):
             return self._answer_logits(batch, self._hidden(batch, features)).log_softmax(-1)
 
     def _context(self, features: VisualFeatures, batch: Batch) -> HeadContext:
-        return HeadContext(
-            patches_BTNC=features.patches_BTNC.float(),
-            grid_hw=self.backbone.grid_hw,
-            pixels_BTCHW=batch.pixel_values_UTCHW[batch.clip_B].float(),
-            frame_mask_BT=batch.frame_mask_BT,
-            times_s_BT=batch.times_s_BT,
-            duration_s_B=batch.duration_s_B,
-            size_wh_B2=batch.size_wh_B2,
-        )
+        return head_context(batch, features, self.backbone.grid_hw, self.frames, self._text_encoder)
 
     @torch.no_grad()
     def chat(self, examples: list[Example], max_new_tokens: int) -> list[Answer]:

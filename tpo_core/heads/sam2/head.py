@@ -53,6 +53,9 @@ class Sam2MaskHead(TaskHead):
     def from_config(cls, config: ModelConfig, hidden_size: int, vision_size: int) -> Self:
         return cls(config.mask.sam2, hidden_size, FrozenSam2.load(config.mask.sam2.source))
 
+    def looks_at_frames(self, *, training: bool) -> bool:
+        return self.config.pixel_weight > 0 if training else True
+
     def prompts(self, hidden_NC: Tensor) -> Tensor:
         """(N, 3, C) embeddings in place of those of a box."""
         return self.track_embed(hidden_NC).unflatten(1, (PROMPT_ROWS, self.sam.prompt_width))
