@@ -72,7 +72,7 @@ class Summary:
 
 
 def _box_sizes(target: Target) -> list[float]:
-    boxes = [target.box, *(entry.box for entry in target.track or ())]
+    boxes = [target.box, *(entry.box for entry in target.track or () if entry.visible)]  # only these are checked
     return [((box[2] - box[0]) * (box[3] - box[1])) ** 0.5 for box in boxes if box is not None]
 
 

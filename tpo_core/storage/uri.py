@@ -53,8 +53,9 @@ def _store(uri: str | Path) -> Store:
 
 
 def join(base: str | Path, *parts: str) -> str:
-    """`base/part/...`; a part that is absolute or a URI itself replaces all before it."""
-    joined = str(base)
+    """`base/part/...`; a part that is absolute or a URI itself replaces all before it. Below a file:// base it is a
+    path: parts are names as they are, where a URI would take the %20 of one for a blank."""
+    joined = str(local.to_path(str(base))) if parts and str(base).startswith("file://") else str(base)
     for part in parts:
         if "://" in part or part.startswith("/"):
             joined = part

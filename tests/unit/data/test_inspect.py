@@ -1,6 +1,7 @@
 """The command that shows a dataset: what it counts, what it prints, what it draws, and how it fails."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,24 @@ def test_drawings_without_a_folder_go_to_one_named_after_the_format(tmp_path, ca
 def test_a_file_that_cannot_be_decoded_is_told(charades, tmp_path, capsys):
     assert main(["charades_sta", "--root", charades, "--draw", "1", "--out", str(tmp_path / "out")]) == 0
     assert "not drawn charades_sta/train/V1-0" in capsys.readouterr().out
+
+
+def test_boxes_where_an_object_is_absent_are_neither_checked_nor_counted(tmp_path, capsys):
+    track = [
+        {"frame": 0, "visible": True, "box": [0, 0, 20, 20]},
+        {"frame": 1, "visible": False, "box": [10, 2, 3, 40]},
+        {"frame": 2, "visible": False, "box": [math.nan, 2, 3, 40]},
+    ]
+    row = {
+        "sample_id": "m/1", "dataset": "m", "split": "train", "task": "track",
+        "media": [{"uri": "v.mp4", "kind": "video"}],
+        "turns": [
+            {"role": "user", "text": "Where is <track_box>?", "media_refs": [0], "target_refs": [1]},
+            {"role": "assistant", "text": "<track_begin><tracking>", "target_refs": [0]},
+        ],
+        "targets": [{"kind": "track", "track": track}, {"kind": "box", "box": [0, 0, 20, 20], "frame": 0}],
+        "provenance": {"source_file": "train.jsonl", "row": 0, "native_id": "1", "reader": "jsonl"},
+    }  # fmt: skip
+    (tmp_path / "train.jsonl").write_text(json.dumps(row))
+    assert main(["jsonl", "--root", str(tmp_path)]) == 0
+    assert "box size, square root of the area, n = 2" in capsys.readouterr().out
