@@ -1,14 +1,12 @@
 """SAM2 as a tool: loaded in full or refused, prompts of boxes, pixels, and masks that a gradient passes through."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.tiny_sam2 import IMAGE_SIZE, random_clip, tiny_config, tiny_sam2
+from tests.tiny_sam2 import IMAGE_SIZE, random_clip, tiny_sam2
 from tpo_core.errors import TpoError
 from tpo_core.heads.sam2.frozen import MEAN, STD, FrozenSam2
 from tpo_core.heads.sam2.tracking import prompted, track
@@ -56,14 +54,18 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_and_not_filled_up(folder):
         FrozenSam2.load(str(folder))
 
 
-def test_a_checkpoint_of_2_1_under_a_config_of_2_0_is_refused(tmp_path):
-    tiny_sam2(tiny_config(version_2_1=True)).save_pretrained(tmp_path)
-    settings = json.loads((tmp_path / "config.json").read_text())
-    for name in ("enable_occlusion_spatial_embedding", "enable_temporal_pos_encoding_for_object_pointers"):
-        settings[name] = False
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(TpoError, match=r"it holds temporal_positional_encoding_.*, which its config does not have"):
-        FrozenSam2.load(str(tmp_path))
+def test_a_checkpoint_with_a_tensor_too_many_is_refused(folder):
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, "mask_decoder.more": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TpoError, match=r"it holds mask_decoder\.more, which its config does not have"):
+        FrozenSam2.load(str(folder))
+
+
+def test_a_checkpoint_of_another_size_than_its_config_is_refused(folder):
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, "no_object_pointer": torch.zeros(1, 3)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TpoError, match=r"^no SAM2 video model at [^\n]+$"):
+        FrozenSam2.load(str(folder))
 
 
 def test_prompts_need_no_image(sam, monkeypatch):
