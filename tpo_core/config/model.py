@@ -86,7 +86,6 @@ class CgDetrConfig(Config):
 class TemporalConfig(Config):
     """The temporal head."""
 
-    kind: Literal["span"] = Field(default="span", description="which head")
     decoder: Literal["frames", "cg_detr"] = late(
         default="frames",
         description="frames: every frame proposes a span, sized by width and layers; cg_detr: as published, sized by"
