@@ -156,7 +156,8 @@ def progress_line(done: int, total: int, per_s: float, size_bytes: int, rejected
 def _decode(
     store: str, jobs: list[ShardJob], data: DataConfig, cpus: float | None, rejected: int, echo: Callable[[str], None]
 ) -> None:
-    available = cpus if cpus is not None else ray.cluster_resources()["CPU"]
+    # a cluster that is scaled to nothing has no CPU yet; one worker's request brings a node
+    available = cpus if cpus is not None else ray.cluster_resources().get("CPU", 0.0)
     workers = max(1, min(int(available), len(jobs)))
     with _quiet_ray_data(), _progress(sum(len(job.requests) for job in jobs), rejected, echo) as counter:
         rows = [{"job": pickle.dumps(job)} for job in jobs]

@@ -221,6 +221,8 @@ def settle(sample: Sample) -> Sample:
 def _without_bad_alternatives(sample: Sample, media: Media) -> Sample:
     """One annotator of DiDeMo may name a chunk that a shorter copy of the video does not have; the others count."""
     choices = {i: target for i, target in enumerate(sample.targets) if target.set_rule == "any_of"}
+    if not choices:
+        return sample
     good = {i for i, target in choices.items() if not any(_target_reasons(target, media))}
     groups = {choices[i].group for i in good}
     dropped = [i for i, target in choices.items() if i not in good and target.group in groups]

@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 
 from tpo_core.data.readers._mot_rows import ORIGIN, Truth, load_truth
 from tpo_core.data.readers._people import named_people
-from tpo_core.data.readers._tracks import followed, guarded, names_in
-from tpo_core.data.readers.base import LABELS, LabelFile, Option, Reader, Reject, at
+from tpo_core.data.readers._tracks import followed, names_in
+from tpo_core.data.readers.base import LABELS, MALFORMED, LabelFile, Option, Reader, Reject, at
 from tpo_core.data.readers.files import below, fill, read_lines, require
 from tpo_core.data.sample import Media, Sample, Target, TrackEntry
 from tpo_core.errors import TpoError
@@ -46,11 +46,11 @@ def _media(root: str, folder: str, names: Mapping[str, str], options: Mapping[st
 
 
 def _tracks(labels: LabelFile, sequence: str, media: Media, truth: Truth) -> Iterator[Sample | Reject]:
-    n_frames = media.n_frames or max(truth.frames, default=-1) + 1
+    absent = [TrackEntry(frame, False) for frame in range(media.n_frames or max(truth.frames, default=-1) + 1)]
     for identity in sorted({identity for people in truth.frames.values() for identity in people}):
-        rows = [truth.frames.get(frame, {}).get(identity) for frame in range(n_frames)]
+        rows = [truth.frames.get(frame, {}).get(identity) for frame in range(len(absent))]
         entries = [
-            TrackEntry(frame, True, row.visible_ratio, row.box) if row else TrackEntry(frame, False)
+            TrackEntry(frame, True, row.visible_ratio, row.box) if row else absent[frame]
             for frame, row in enumerate(rows)
         ]
         yield followed(
@@ -71,9 +71,13 @@ def _regions(labels: LabelFile, sequence: str, media: Media, truth: Truth, every
 def _sequence(
     root: str, labels: LabelFile, folder: str, names: Mapping[str, str], options: Mapping[str, str]
 ) -> Iterator[Sample | Reject]:
-    media = _media(root, folder, names, options)
-    truth = load_truth(root, labels.source, media.n_frames, NAME)
-    yield from truth.rejects
+    try:
+        media = _media(root, folder, names, options)
+        truth = load_truth(root, labels.source, media.n_frames, NAME)
+    except MALFORMED as error:
+        yield Reject(at(labels.source, 0), "bad_record", f"{names['name']}: {type(error).__name__}: {error}")
+        return
+    yield from truth.rejects  # one after another: the tracks of MOT20-05 take a GiB together
     if options["samples"] in ("track", "both"):
         yield from _tracks(labels, names["name"], media, truth)
     if options["samples"] in ("region", "both"):
@@ -109,7 +113,7 @@ def _parse(root: str, split: str, options: Mapping[str, str]) -> Iterator[Sample
             yield Reject(at(below(folder, TRUTHS[0]), 0), "no_labels", f"sequence {name} has no gt.txt")
             continue
         labels, names = LabelFile(NAME, split, source, NAME), {"name": name, "folder": folder, "split": split}
-        yield from guarded(_sequence(root, labels, folder, names, options), source, 0, name)
+        yield from _sequence(root, labels, folder, names, options)
 
 
 READER = Reader(
