@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tpo_core.config.base import Config, late
+from tpo_core.config.base import Config, execution, late
 from tpo_core.config.names import require_known
 
 HEADS = ("region", "temporal", "mask")
@@ -51,7 +51,7 @@ class CgDetrConfig(Config):
         default=None,
         pattern=r"^[\w.]+:\w+$",
         description="module:factory of the encoder of questions: called without arguments, the factory gives a function"
-        " from a text to its features (words, text_width); to be set with text_width",
+        " from a text to its features (words, text_width)",
     )
     width: int = Field(default=256, ge=4, multiple_of=4, description="hidden width, channels")
     heads: int = Field(default=8, ge=1, description="attention heads of the transformer; divide the width")
@@ -75,8 +75,8 @@ class CgDetrConfig(Config):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if (self.text_width is None) != (self.text_encoder is None):
-            raise ValueError("set text_width and text_encoder together: the encoder gives features of that width")
+        if self.text_width is None and self.text_encoder is not None:
+            raise ValueError("text_encoder is set: set text_width to the number of channels that it gives")
         for heads in (self.heads, self.sentence_heads):
             if self.width % heads:
                 raise ValueError(f"width {self.width} is no multiple of {heads} heads: change one of them")
@@ -135,8 +135,20 @@ class ModelConfig(Config):
     """Base model, adapters and heads."""
 
     base: str = Field(min_length=1, description="path, URI or hub name of the Hugging Face base model")
-    backbone: Literal["llava_onevision", "videochat2"] = Field(
-        default="llava_onevision", description="family of the base model"
+    backbone: Literal["llava_onevision", "videochat2", "generic"] = Field(
+        default="llava_onevision",
+        description="family of the base model; generic: any image-text-to-text model of transformers",
+    )
+    frame_size: int | None = late(
+        default=None,
+        ge=1,
+        description="side of a frame, pixels, for bases that take any size (Qwen-VL); null: the base's, there 448",
+    )
+    attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] = execution(
+        "sdpa", description="how attention is computed; sdpa instead of flash_attention_2 where that is not installed"
+    )
+    activation_checkpointing: bool = execution(
+        False, description="compute activations again in the backward pass instead of keeping them: less memory, slower"
     )
     lora: LoraConfig = Field(default_factory=LoraConfig, description="adapters of the language model")
     heads: list[str] = Field(default=list(HEADS), description=f"heads of the finished model, of {', '.join(HEADS)}")
@@ -149,6 +161,11 @@ class ModelConfig(Config):
         description="call a head before its indicator is fed, as the code published with VideoChat-TPO does, and not"
         " after it, as in training; for the published weights",
     )
+
+    def carried_out_as(self, other: "ModelConfig") -> Self:
+        """This model, computed in the way of `other`."""
+        names = ("attn_implementation", "activation_checkpointing")
+        return self.model_copy(update={name: getattr(other, name) for name in names})
 
     @field_validator("heads")
     @classmethod

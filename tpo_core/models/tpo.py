@@ -17,14 +17,14 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tpo_core.config.base import identity
 from tpo_core.config.schema import FramesConfig, ModelConfig
 from tpo_core.data.example import Example
 from tpo_core.errors import TpoError
 from tpo_core.heads.base import HeadContext, Prediction, TaskHead
 from tpo_core.heads.registry import HEADS, build_head
 from tpo_core.models.backbones.base import Backbone, VisualFeatures
-from tpo_core.models.backbones.llava_onevision import LlavaOnevision
-from tpo_core.models.backbones.videochat2 import VideoChat2
+from tpo_core.models.backbones.registry import load_backbone
 from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
 from tpo_core.models.head_context import head_context, text_encoder
 from tpo_core.models.processing import IGNORED, Batch, Processor
@@ -32,7 +32,6 @@ from tpo_core.models.source import local_path
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
 from tpo_core.models.weights import read_folder, require_fit
 
-BACKBONES: dict[str, type[Backbone]] = {family.model_type: family for family in (LlavaOnevision, VideoChat2)}
 VLM_PREFIX = "backbone.vlm."
 SETTINGS = "tpo.json"
 MANIFEST = "parameters.json"
@@ -85,7 +84,7 @@ class TpoModel(nn.Module):
     def from_base(cls, base_uri: str, config: ModelConfig, heads: Iterable[str]) -> "TpoModel":
         """A Hugging Face base model with task tokens, fresh adapters and heads. Raises TpoError for a bad base."""
         path = local_path(base_uri)
-        backbone = BACKBONES[config.backbone].load(path, weights=True)
+        backbone = load_backbone(path, config, weights=True)
         tokenizer = backbone.load_tokenizer(path)
         add_task_tokens(tokenizer, backbone.vlm)
         backbone.add_lora(config.lora)
@@ -94,8 +93,12 @@ class TpoModel(nn.Module):
         return model
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, heads: Iterable[str] | None = None) -> "TpoModel":
+    def from_pretrained(
+        cls, directory: str | Path, heads: Iterable[str] | None = None, run: ModelConfig | None = None
+    ) -> "TpoModel":
         """A model written by `save_pretrained`; `heads` (default: the saved ones) may name more than were saved.
+
+        run: says how the model is to be carried out (its execution fields, default: theirs); all else is as saved.
 
         Loading is strict: the only parameters that may be new are those of newly named heads, listed afterwards in
         `.new_parameters`. Raises TpoError when anything else is missing or unknown.
@@ -108,11 +111,12 @@ class TpoModel(nn.Module):
         if settings["format"] != FORMAT:
             raise TpoError(f"{directory} has format {settings['format']}, this code reads {FORMAT}: save it again")
         config, saved = ModelConfig(**settings["model"]), settings["heads"]
+        config = config if run is None else config.carried_out_as(run)
         names = saved if heads is None else list(heads)
         lost = sorted(set(saved) - set(names))
         if lost:
             raise TpoError(f"{directory} has a trained {lost[0]} head that would be lost: add it to the stage's heads")
-        backbone = BACKBONES[config.backbone].load(path, weights=False)
+        backbone = load_backbone(path, config, weights=False)
         backbone.add_lora(config.lora)
         model = cls(config, backbone, backbone.load_processor(path, backbone.load_tokenizer(path)), names)
         model.frames = FramesConfig(**settings["frames"])
@@ -143,7 +147,7 @@ class TpoModel(nn.Module):
         settings = {
             "format": FORMAT,
             "heads": list(self.heads),
-            "model": self.config.model_dump(mode="json"),
+            "model": identity(self.config),
             "frames": self.frames.model_dump(mode="json"),
         }
         (path / SETTINGS).write_text(json.dumps(settings, indent=1))
@@ -218,7 +222,7 @@ class TpoModel(nn.Module):
     def _hidden(self, batch: Batch, features: VisualFeatures) -> Tensor:
         """Last hidden states (B, L, C) of a training batch."""
         with self.task_tokens.given_boxes(batch.slot_boxes_B4):
-            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
+            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT, batch.times_s_BT)
             output = self.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, use_cache=False, **inputs)
         return output.last_hidden_state
 
@@ -255,7 +259,7 @@ class TpoModel(nn.Module):
             pad_id=self.processor.pad_id,
         )
         with self.task_tokens.given_boxes(batch.slot_boxes_B4):
-            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT)
+            inputs = self.backbone.visual_inputs(features, batch.frame_mask_BT, batch.times_s_BT)
             prompt = self.backbone.hidden_states(batch.input_ids_BL, mask_BL, use_cache=True, **inputs)
         decoded = greedy(self._step, self.backbone.lm_head, prompt, mask_BL, grammar, max_new_tokens, self._ahead)
         found = self._predict(decoded.calls, self._context(features, batch))

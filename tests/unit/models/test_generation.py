@@ -54,7 +54,7 @@ def test_the_head_reads_the_hidden_state_of_teacher_forcing(make_model, make_exa
     batch = model.processor.collate([model.processor.encode(example)])
     with torch.no_grad():
         features = model.backbone.encode(batch.pixel_values_UTCHW, batch.frame_mask_BT)
-        inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT)
+        inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT, batch.times_s_BT)
         output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
         at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()
         expected = model.heads["region"].predict(output.last_hidden_state[:, at_slot], model._context(features, batch))
@@ -79,7 +79,7 @@ def test_the_published_order_reads_the_state_of_the_slot_in_place_of_its_indicat
     batch = model.processor.collate([model.processor.encode(example)])
     with torch.no_grad():
         features = model.backbone.encode(batch.pixel_values_UTCHW, batch.frame_mask_BT)
-        inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT)
+        inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT, batch.times_s_BT)
         output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
         at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()
         expected = model.heads["region"].predict(output.last_hidden_state[:, at_slot], model._context(features, batch))

@@ -7,10 +7,12 @@ all (adapters, language head, saving) is here.
 Shape letters: B rows, U different clips, T frames, L tokens, N patches of a frame, C a width, V vocabulary.
 """
 
+import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,12 +23,14 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.initialization import no_init_weights
+from transformers.utils import is_flash_attn_2_available
 
-from tpo_core.config.schema import LoraConfig
+from tpo_core.config.schema import LoraConfig, ModelConfig
 from tpo_core.errors import TpoError
 from tpo_core.models.processing import Processor
 
 LM_HEAD = "lm_head"
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -35,15 +39,31 @@ class VisualFeatures:
 
     tokens_BLC: visual tokens of the language model, C its width; those of padding frames, where a family has such, are
     among them and are dropped by `Backbone.visual_inputs`. patches_BTNC: the vision tower's features that feed the
-    connector, rows by frame, patches row-major.
+    connector, rows by frame, patches row-major. deeper: what some families add to the states of the visual tokens
+    behind the first layers of the language model, one tensor like tokens_BLC a layer.
     """
 
     tokens_BLC: Tensor
     patches_BTNC: Tensor
+    deeper: list[Tensor] = field(default_factory=list)
 
     def rows(self, index_B: Tensor) -> "VisualFeatures":
         """The features with row index_B[b] as row b."""
-        return VisualFeatures(self.tokens_BLC[index_B], self.patches_BTNC[index_B])
+        return VisualFeatures(
+            self.tokens_BLC[index_B], self.patches_BTNC[index_B], [layer_BLC[index_B] for layer_BLC in self.deeper]
+        )
+
+
+def read_config(path: str) -> Any:
+    """The configuration of a model directory. Raises TpoError when it has none that transformers knows."""
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise TpoError(f"{path} has no config.json of a model that transformers knows: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 class Backbone(nn.Module, ABC):
@@ -60,19 +80,35 @@ class Backbone(nn.Module, ABC):
         self.vlm = vlm
 
     @classmethod
-    def load(cls, path: str, *, weights: bool) -> Self:
-        """From a Hugging Face directory or hub name, in fp32; `weights=False` gives the architecture alone.
+    def load(cls, path: str, config: ModelConfig, *, weights: bool) -> Self:
+        """From a Hugging Face directory, in fp32; `weights=False` gives the architecture alone.
 
         Raises TpoError for a model of another family.
         """
-        config = AutoConfig.from_pretrained(path)
-        if config.model_type != cls.model_type:
-            raise TpoError(f"{path} is a {config.model_type} model: model.backbone {cls.model_type} needs its own type")
+        vlm_config = read_config(path)
+        kind = vlm_config.model_type
+        if kind != cls.model_type:
+            raise TpoError(f"{path} is a {kind} model: model.backbone {cls.model_type} needs its own type")
         if weights:
-            return cls(cls.vlm_class.from_pretrained(path, dtype=torch.float32))
-        config.dtype = torch.float32
+            return cls(cls.carried_out(cls.vlm_class.from_pretrained(path, dtype=torch.float32), config))
+        vlm_config.dtype = torch.float32
         with no_init_weights():
-            return cls(cls.vlm_class(config))
+            return cls(cls.carried_out(cls.vlm_class(vlm_config), config))
+
+    @staticmethod
+    def carried_out(vlm: Any, config: ModelConfig) -> Any:
+        """The model, told how to compute attention and what to keep of a forward pass."""
+        attention = config.attn_implementation
+        if attention == "flash_attention_2" and not is_flash_attn_2_available():
+            log.warning("flash_attention_2 is not installed for this device: attention is computed by sdpa")
+            attention = "sdpa"
+        if attention != "sdpa":  # which transformers takes of its own accord where a model has it
+            vlm.set_attn_implementation(attention)
+        if config.activation_checkpointing:
+            if not vlm.supports_gradient_checkpointing:
+                raise TpoError(f"{type(vlm).__name__} cannot checkpoint activations: leave it out")
+            vlm.gradient_checkpointing_enable({"use_reentrant": False})
+        return vlm
 
     @classmethod
     def load_tokenizer(cls, path: str) -> Any:
@@ -94,6 +130,13 @@ class Backbone(nn.Module, ABC):
         embedding = self.vlm.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
         return embedding.weight
+
+    @property
+    def language_model_name(self) -> str:
+        """Where the language model is: the part of `.vlm` that holds the input embedding."""
+        embedding = self.vlm.get_input_embeddings()
+        name = next(name for name, part in self.vlm.named_modules() if part is embedding)
+        return name.rpartition(".")[0]
 
     @property
     @abstractmethod
@@ -126,8 +169,11 @@ class Backbone(nn.Module, ABC):
         any frame has features that mean nothing and must be finite."""
 
     @abstractmethod
-    def visual_inputs(self, features: VisualFeatures, frame_mask_BT: Tensor) -> dict[str, Any]:
-        """Keyword arguments that hand the tokens of the real frames to `hidden_states`; without frames, no tokens."""
+    def visual_inputs(self, features: VisualFeatures, frame_mask_BT: Tensor, times_s_BT: Tensor) -> dict[str, Any]:
+        """Keyword arguments that hand the tokens of the real frames to `hidden_states`; without frames, no tokens.
+
+        times_s_BT: time of each frame, seconds; some families put them into positions.
+        """
 
     def hidden_states(self, input_ids_BL: Tensor, attention_mask_BL: Tensor, **inputs: Any) -> Any:
         """Output of the language model with `.last_hidden_state` (B, L, C) after the final norm, and its cache."""
@@ -142,9 +188,21 @@ class Backbone(nn.Module, ABC):
         """Parameter group of a parameter of `.vlm`, None when it is never trained or never used."""
 
     def add_lora(self, config: LoraConfig) -> None:
-        """Adapters on the named layers of the language model (and lm_head); the vision tower has none."""
+        """Adapters on the named layers of the language model (and lm_head); the vision tower has none.
+
+        Raises TpoError for a name that no linear layer has.
+        """
         inner = [name for name in config.targets if name != LM_HEAD]
-        patterns = [rf".*language_model.*\.({'|'.join(inner)})"] if inner else []
+        language_model = self.vlm.get_submodule(self.language_model_name)
+        linear = {path.split(".")[-1] for path, part in language_model.named_modules() if isinstance(part, nn.Linear)}
+        unknown = [name for name in inner if name not in linear]
+        if unknown:
+            have = ", ".join(sorted(linear))
+            raise TpoError(
+                f"the language model has no linear layer {unknown[0]}: set model.lora.targets to some of {have}"
+            )
+        named = "|".join(re.escape(name) for name in inner)
+        patterns = [rf"{re.escape(self.language_model_name)}\..*\.({named})"] if inner else []
         patterns += [LM_HEAD] if LM_HEAD in config.targets else []
         peft = PeftLoraConfig(
             r=config.rank,

@@ -64,7 +64,7 @@ class LlavaOnevision(Backbone):
         assert patches is not None, "the projector ran without its hook"
         return VisualFeatures(features.pooler_output, patches.unflatten(0, pixels_UTCHW.shape[:2]))
 
-    def visual_inputs(self, features: VisualFeatures, frame_mask_BT: Tensor) -> dict[str, Any]:
+    def visual_inputs(self, features: VisualFeatures, frame_mask_BT: Tensor, times_s_BT: Tensor) -> dict[str, Any]:
         real_BL = frame_mask_BT.repeat_interleave(self.tokens_per_frame, 1)
         real_BL = torch.cat([real_BL, frame_mask_BT.any(1, keepdim=True)], 1)
         packed = BaseModelOutputWithPooling(pooler_output=features.tokens_BLC[real_BL][None])

@@ -55,7 +55,7 @@ class VideoChat2(Backbone):
         patches = features.last_hidden_state.unflatten(1, (pixels_UTCHW.shape[1], -1))
         return VisualFeatures(features.pooler_output, patches)
 
-    def visual_inputs(self, features: VisualFeatures, frame_mask_BT: Tensor) -> dict[str, Any]:
+    def visual_inputs(self, features: VisualFeatures, frame_mask_BT: Tensor, times_s_BT: Tensor) -> dict[str, Any]:
         seen = BaseModelOutputWithPooling(pooler_output=features.tokens_BLC[frame_mask_BT.any(1)])
         return {"mm_encoder_outputs": {"video": seen}}
 

@@ -146,7 +146,7 @@ def test_features_of_the_backbone_have_the_promised_shapes(model):
     assert features.patches_BTNC.shape == (2, 3, 4, backbone.vision_size)
     assert backbone.grid_hw == (2, 2)
     assert backbone.visual_tokens(1) == backbone.visual_tokens(16) == 3
-    given = backbone.visual_inputs(features, mask)["mm_encoder_outputs"]["video"].pooler_output
+    given = backbone.visual_inputs(features, mask, torch.zeros(mask.shape))["mm_encoder_outputs"]["video"].pooler_output
     assert torch.equal(given, features.tokens_BLC[:1])
 
 
