@@ -79,8 +79,8 @@ def track(sam: FrozenSam2, frames_T3HW: Tensor, prompts_N3C: Tensor, start: int)
     """Each frame of a clip once, as its place and the logits (N, h, w) of N objects prompted on frame `start`.
 
     From `start` onwards first, then backwards from it. The objects share each pass of the image encoder and nothing
-    else. Where SAM2 holds that an object is out of sight its logits are -1024. Holes stay; the published code fills those
-    of up to 8 pixels, if its CUDA extension was built.
+    else. Where SAM2 holds that an object is out of sight its logits are -1024. Holes stay; the published code fills
+    those of up to 8 pixels, if its CUDA extension was built.
     """
     assert 0 <= start < len(frames_T3HW), f"prompted on frame {start} of {len(frames_T3HW)}"
     model = sam.on(prompts_N3C.device)
