@@ -20,11 +20,13 @@ def inputs_of(context: HeadContext, prompt_BC: Tensor, config: CgDetrConfig) -> 
     if config.clip_width is None:
         clips_BVC, mask_BV = context.patches_BTNC.mean(2), context.frame_mask_BT
     else:
-        clips_BVC, mask_BV = checked(context.clip_features_BLD, context.clip_mask_BL, config.clip_width, "clip")
+        clips = (context.clip_features_BLD, context.clip_mask_BL)
+        clips_BVC, mask_BV = checked(*clips, config.clip_width, "clip", "store them (data.frames.features)")
     if config.text_width is None:
         text_BWC, mask_BW = prompt_BC[:, None][:, :0], mask_BV[:, :0]
     else:
-        text_BWC, mask_BW = checked(context.text_features_BQD, context.text_mask_BQ, config.text_width, "text")
+        words = (context.text_features_BQD, context.text_mask_BQ)
+        text_BWC, mask_BW = checked(*words, config.text_width, "text", "name a text_encoder beside it")
     mask_BV = at_least_one(mask_BV)
     return CgDetrInputs(
         video_BVC=with_places(normalized(clips_BVC.float(), mask_BV), mask_BV),
@@ -35,12 +37,12 @@ def inputs_of(context: HeadContext, prompt_BC: Tensor, config: CgDetrConfig) -> 
     )
 
 
-def checked(features: Tensor | None, mask: Tensor | None, width: int, what: str) -> tuple[Tensor, Tensor]:
+def checked(features: Tensor | None, mask: Tensor | None, width: int, what: str, remedy: str) -> tuple[Tensor, Tensor]:
     field = f"model.temporal.cg_detr.{what}_width"
     if features is None or mask is None:
-        raise TpoError(f"{field} is {width}, but the samples carry no {what} features: store them, or set it to null")
+        raise TpoError(f"{field} is {width}, but the samples carry no {what} features: {remedy}, or set it to null")
     if features.shape[-1] != width:
-        raise TpoError(f"{field} is {width}, but the stored {what} features have {features.shape[-1]} channels: set it")
+        raise TpoError(f"{field} is {width}, but the {what} features have {features.shape[-1]} channels: set it")
     return features, mask
 
 
