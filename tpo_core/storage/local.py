@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ class Entry:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # what no file can have as its name
 
 
 def to_path(uri: str) -> Path:
@@ -140,13 +142,16 @@ def tree(uri: str) -> Iterator[tuple[str, Entry]]:
 
 def entry(uri: str) -> Entry | None:
     try:
-        return _entry(to_path(uri).stat())
-    except (FileNotFoundError, NotADirectoryError):
+        found = to_path(uri).stat()
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
         return None
+    return None if stat.S_ISDIR(found.st_mode) else _entry(found)
 
 
-def _entry(stat: os.stat_result) -> Entry:
-    return Entry(stat.st_size, f"{stat.st_mtime_ns}")
+def _entry(found: os.stat_result) -> Entry:
+    return Entry(found.st_size, f"{found.st_mtime_ns}")
 
 
 def size_bytes(uri: str) -> int:

@@ -215,3 +215,12 @@ def test_a_link_that_leads_back_is_followed_once(tmp_path):
     (tmp_path / "a/b/x").write_text("1")
     (tmp_path / "a/b/up").symlink_to(tmp_path / "a")
     assert [name for name, _ in local.tree(str(tmp_path))] == ["a/b/x"]
+
+
+def test_what_cannot_be_a_file_is_not_there(tmp_path):
+    """Label files name such things; they must not end the job that looks for them."""
+    uri.write_bytes(tmp_path / "a.jpg", b"1")
+    os.symlink("loop", tmp_path / "loop")
+    assert uri.entry(tmp_path / "a.jpg") is not None
+    for name in (".", "a.jpg/b.jpg", "x" * 400, "loop"):
+        assert uri.entry(tmp_path / name) is None

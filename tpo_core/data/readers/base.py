@@ -153,9 +153,12 @@ def _is_text(sample: Sample) -> bool:
 def escapes_root(media: Media) -> bool:
     """Whether the media, or one of its frame files, lies elsewhere than below the folder it is named relative to."""
     paths = [media.uri, *(media.frame_names or ())]
-    if all(path[:1] != "/" and "://" not in path and ".." not in path for path in paths):  # nearly all
-        return False
-    return any(path[:1] == "/" or "://" in path or posixpath.normpath(path).split("/")[0] == ".." for path in paths)
+    if all(path[:1] != "/" and "://" not in path and ".." not in path and "\0" not in path for path in paths):
+        return False  # nearly all
+    return any(
+        path[:1] == "/" or "://" in path or "\0" in path or posixpath.normpath(path).split("/")[0] == ".."
+        for path in paths
+    )
 
 
 def at(source_file: str, row: int) -> str:

@@ -178,6 +178,7 @@ def test_a_record_in_another_encoding_is_rejected_and_the_others_are_kept(tmp_pa
         ({"uri": "../a.jpg", "kind": "image"}, "path_outside_root"),
         ({"uri": "images/../../a.jpg", "kind": "image"}, "path_outside_root"),
         ({"uri": "/etc/passwd", "kind": "image"}, "path_outside_root"),
+        ({"uri": "a\0.jpg", "kind": "image"}, "path_outside_root"),
         ({"uri": "s3://other/a.jpg", "kind": "image"}, "path_outside_root"),
         ({"uri": "clip", "kind": "frames", "frame_names": ["0.jpg", "../../1.jpg"]}, "path_outside_root"),
         ({"uri": "images/../a.jpg", "kind": "image"}, None),
