@@ -103,7 +103,7 @@ def test_features_that_the_recipe_names_must_be_there_and_of_its_width(random_co
     context, model = with_features(random_context(2, 6), [6, 6], [3, 3]), head(**STORED)
     setattr(context, field, torch.randn(2, 6, 5))
     with pytest.raises(
-        TpoError, match=rf"cg_detr\.{name}_width is \d+, but the stored {name} features have 5 channels"
+        TpoError, match=rf"cg_detr\.{name}_width is \d+, but the {name} features have 5 channels"
     ):
         model.predict(torch.randn(2, HIDDEN), context)
     setattr(context, field, None)
