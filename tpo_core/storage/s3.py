@@ -76,10 +76,11 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def exists(uri: str) -> bool:
+    """Two requests at most: listing what begins with `key` would go through all of "images-old/" to find "images/"."""
     bucket, key = split(uri)
     with _told(uri):
-        found = _objects(bucket, key)
-        return any(not key or each == key or each.startswith(f"{key}/") for each, _ in found)
+        below = client().list_objects_v2(Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=1)
+    return bool(below.get("Contents")) or (bool(key) and entry(uri) is not None)
 
 
 def read_bytes(uri: str) -> bytes:

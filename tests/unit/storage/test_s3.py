@@ -31,6 +31,17 @@ def test_a_bucket_is_a_folder(bucket):
     assert uri.list_names(bucket) == ["a"]
 
 
+def test_looking_for_a_folder_lists_none_of_its_neighbours(bucket, monkeypatch):
+    for number in range(3):
+        uri.write_bytes(f"{bucket}/images-old/{number}", b"1")  # before "images/" in the order of keys
+    uri.write_bytes(f"{bucket}/images/0", b"1")
+    monkeypatch.setattr(s3.client(), "get_paginator", lambda _: pytest.fail("pages through the neighbours"))
+    assert uri.exists(f"{bucket}/images")
+    assert uri.exists(f"{bucket}/images-old/1")
+    assert not uri.exists(f"{bucket}/image")
+    assert not uri.exists(f"{bucket}/images/0/x")
+
+
 def test_reading_with_wrong_credentials_is_one_line(bucket, monkeypatch):
     uri.write_bytes(f"{bucket}/x", b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
