@@ -129,8 +129,8 @@ def _headers(file: Path) -> dict[str, Header]:
 def _indexed(index: Path) -> dict[Path, dict[str, Header]]:
     """The files that an index names, with their tensors; both must agree on each tensor."""
     try:
-        named: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
+        named = {name: str(file) for name, file in json.loads(index.read_bytes())["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TpoError(f"{index} is no index of safetensors files: download it again") from error
     found = {}
     for shard in sorted(set(named.values())):

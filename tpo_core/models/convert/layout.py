@@ -7,11 +7,13 @@ a checkpoint, whose shapes do not tell the number of attention heads.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers import PreTrainedConfig, Sam2VideoConfig, Sam2VideoModel
 from transformers.initialization import no_init_weights
+from transformers.utils import CONFIG_NAME
 
 from tpo_core.config.model import HEADS
 from tpo_core.config.schema import ModelConfig
@@ -29,14 +31,16 @@ from tpo_core.models.videochat2.config import PUBLISHED_TEXT, VideoChat2Config
 from tpo_core.models.videochat2.model import VideoChat2ForConditionalGeneration
 
 PUBLISHED = "OpenGVLab/VideoChat-TPO"
-# Clip features as wide as those of InternVideo2-CLIP, word features as wide as those of LLaMA-7B.
+# Clip features as wide as those of InternVideo2-CLIP. Word features are as wide as the language model, in the published
+# model too, so that it runs with the task embedding as its only word until a recipe names an encoder of questions.
 PUBLISHED_MODEL = {
     "base": PUBLISHED,
     "backbone": "videochat2",
-    "temporal": {"decoder": "cg_detr", "cg_detr": {"clip_width": 768, "text_width": 4096}},
+    "temporal": {"decoder": "cg_detr", "cg_detr": {"clip_width": 768}},
     "mask": {"decoder": "sam2"},
 }
 SAM2_FOLDER = "sam2"
+C = TypeVar("C", bound=PreTrainedConfig)
 DECODERS = {"temporal": "cg_detr", "mask": "sam2"}
 
 
@@ -63,10 +67,9 @@ class Sizes:
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
             model = ModelConfig.model_validate(settings["model"])
             heads = set(settings["heads"])
-            backbone = VideoChat2Config.from_pretrained(folder)
         except (OSError, ValueError, KeyError, TypeError) as error:  # those of JSON and of pydantic are ValueErrors
             raise TpoError(
-                f"{uri} is no model in our layout (a good config.json and {SETTINGS}): give the `model` of a run"
+                f"{uri} is no model in our layout (no good {SETTINGS}): give the `model` of a run"
             ) from error
         chosen = {"temporal": model.temporal.decoder, "mask": model.mask.decoder}
         if model.backbone != VideoChat2.model_type or heads != set(HEADS) or chosen != DECODERS:
@@ -74,7 +77,20 @@ class Sizes:
                 f"{uri} has not the parts of VideoChat-TPO: it needs the backbone videochat2, the heads "
                 f"{', '.join(HEADS)}, model.temporal.decoder cg_detr and model.mask.decoder sam2"
             )
-        return cls(backbone, model, Sam2VideoConfig.from_pretrained(sam2_folder(folder, model)))
+        sam2 = read_config(Sam2VideoConfig, sam2_folder(folder, model))
+        return cls(read_config(VideoChat2Config, folder), model, sam2)
+
+
+def read_config(kind: type[C], folder: str | Path) -> C:
+    """The config.json of a folder. Raises TpoError when there is none of that kind; Hugging Face's loader would take
+    the defaults, which are other sizes."""
+    try:
+        model_type = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TpoError(f"{folder} has no good {CONFIG_NAME}: give the folder of a {kind.model_type} model") from error
+    if model_type != kind.model_type:
+        raise TpoError(f"{folder} is a {model_type} model: give the folder of a {kind.model_type} model")
+    return kind.from_pretrained(folder)
 
 
 def sam2_folder(folder: Path, model: ModelConfig) -> str:

@@ -87,6 +87,8 @@ def _table(headers: Mapping[str, Header], rooms: Mapping[str, Place]) -> list[st
         rows.append((prefix, f"{len(names):,}", f"{numbers:,}", *(f"{count:,}" if count else "" for count in counts)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
         for row in rows
     ]

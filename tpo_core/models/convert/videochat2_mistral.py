@@ -18,6 +18,7 @@ from tpo_core.config.schema import LoraConfig
 from tpo_core.errors import TpoError
 from tpo_core.models.backbones.videochat2 import VideoChat2
 from tpo_core.models.convert.checkpoint import Checkpoint, Header, Wanted, differences, write_shards
+from tpo_core.models.convert.layout import read_config
 from tpo_core.models.convert.output import progress, written_aside
 from tpo_core.models.convert.settings import copy_tokenizer, write_pixels
 from tpo_core.models.convert.videochat_tpo import float_dtypes
@@ -93,10 +94,7 @@ def backbone(like: str | None) -> VideoChat2:
     if like is None:
         config = VideoChat2Config(text_config=PUBLISHED_TEXT)
     else:
-        try:
-            config = VideoChat2Config.from_pretrained(local_path(like))
-        except (OSError, ValueError) as error:
-            raise TpoError(f"{like} has no good config.json of VideoChat2: give the folder of such a base") from error
+        config = read_config(VideoChat2Config, local_path(like))
     with torch.device("meta"), no_init_weights():
         return VideoChat2(VideoChat2ForConditionalGeneration(config))
 
