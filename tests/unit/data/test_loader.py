@@ -198,6 +198,7 @@ class Film:
     width, height, duration_s = 4, 2, 3.0
     frame_index = np.array([0, 10, 20, 30])
     times_s = np.array([0.0, 1.0, 2.0, 3.0])
+    features_SD = None
 
     def frames_THWC(self, rows):
         return np.tile(self.frame_index[rows].astype(np.uint8)[:, None, None, None], (1, 2, 4, 3))
