@@ -83,14 +83,14 @@ class Sam2MaskHead(TaskHead):
         self, prompts_N3C: Tensor, truth: PromptBoxes, context: HeadContext, targets: MaskTargets
     ) -> dict[str, Tensor]:
         """Of the masks that SAM2 makes on the frames prompted on; 0 where no sample of the batch has a mask there."""
-        frames = stored_frames(context)
-        masks_N = targets.masks_NTHW[torch.arange(len(prompts_N3C)), truth.frame_N.cpu()]
-        chosen = (truth.present_N & ~targets.box_only_N & masks_N.flatten(1).any(1)).nonzero().squeeze(1)
+        frames, places = stored_frames(context), truth.frame_N.tolist()
+        masks_NHW = torch.stack([masks_THW[place] for masks_THW, place in zip(targets.masks_NTHW, places, strict=True)])
+        chosen = (truth.present_N & ~targets.box_only_N & masks_NHW.flatten(1).any(1)).nonzero().squeeze(1)
         if len(chosen) == 0:
             return dict.fromkeys(("pixel_bce", "pixel_dice"), prompts_N3C.sum() * 0)
-        looked_at = [frames[row][truth.frame_N[row]].to(prompts_N3C.device) for row in chosen.tolist()]
+        looked_at = [frames[row][places[row]].to(prompts_N3C.device) for row in chosen.tolist()]
         logits_Mhw = self.sam.mask_logits(looked_at, prompts_N3C[chosen])
-        masks_MHW = masks_N[chosen].to(logits_Mhw.dtype)
+        masks_MHW = masks_NHW[chosen].to(logits_Mhw.dtype)
         logits_MHW = F.interpolate(logits_Mhw[None], masks_MHW.shape[-2:], mode="bilinear", align_corners=False)[0]
         terms = dense_terms(logits_MHW, masks_MHW)
         return {f"pixel_{name}": self.config.pixel_weight * value_M.mean() for name, value_M in terms.items()}
