@@ -120,7 +120,7 @@ def unused(layout: Layout) -> dict[str, Place]:
     words, width = temporal.text_width or hidden, temporal.width
     return {
         **_linear("project_down", hidden, queries, WAY_BACK),
-        **_linear("merge_proj", 3 * backbone.vision_config.hidden_size, hidden, SECOND_ENCODER),
+        **_linear("merge_proj", 4 * queries, hidden, SECOND_ENCODER),
         **_linear("temporal_embed.layers.0", hidden, hidden, OLD_HEAD),
         **_linear("temporal_embed.layers.1", hidden, 2, OLD_HEAD),
         **_linear("action_embed.layers.0", hidden, hidden, OLD_HEAD),

@@ -24,12 +24,12 @@ def tiny_sizes(hidden: int = 24) -> Sizes:
     """Of which no two are the same where the published are not."""
     backbone = VideoChat2Config(
         vision_config={
-            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "hidden_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
             "num_frames": 4, "tubelet_size": 1, "image_size": 32, "patch_size": 16, "layer_norm_eps": 1e-6,
         },
         qformer_config={
             "hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20,
-            "vocab_size": 9, "max_position_embeddings": 8, "encoder_hidden_size": 16,
+            "vocab_size": 9, "max_position_embeddings": 8, "encoder_hidden_size": 20,
         },
         text_config={
             "hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
