@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
@@ -65,8 +66,10 @@ class SingleFrames(FrameCoder):
         self.grid_hw = (side, side)
         self._measure(type(vlm), vlm.config, image_size)
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _measure(self, vlm_class: Any, config: Any, image_size: int) -> None:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             ghost = vlm_class(config)
             output = self._run(ghost.model, torch.zeros(1, 1, 3, image_size, image_size))
         tokens = output.pooler_output
