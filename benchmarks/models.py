@@ -16,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.tiny_base import KINDS, SIZES, examples_of, write_base
+from benchmarks.tiny_base import SIZES, examples_of, write_base, write_sam2
 from tpo_core.config.schema import ModelConfig, StageConfig, fill_stage_defaults
 from tpo_core.models.processing import Batch
 from tpo_core.models.tpo import TpoModel
@@ -30,6 +31,14 @@ from tpo_core.train.stages import select_trainable
 
 BATCH = 2
 ASKED = "< 5 %"
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "region": ("region", {}),
+    "temporal, frames": ("temporal", {}),
+    "temporal, cg_detr": ("temporal", {"temporal": {"decoder": "cg_detr"}}),
+    "mask, sam2": ("mask", {"mask": {"decoder": "sam2"}}),
+    "mask, light": ("mask", {}),
+    "mask, light on 4 frames": ("mask", {"mask": {"train_frames": 4}}),
+}
 
 
 def stage(heads: list[str]) -> StageConfig:
@@ -39,9 +48,9 @@ def stage(heads: list[str]) -> StageConfig:
     return StageConfig(**fill_stage_defaults(raw)["stages"]["vision_task"])
 
 
-def stepper(model: TpoModel, heads: list[str]) -> Callable[[Batch], float]:
+def stepper(model: TpoModel) -> Callable[[Batch], float]:
     """Seconds of one optimizer step on a batch."""
-    config = stage(heads)
+    config = stage(list(model.heads))
     select_trainable(model, model.groups(), config.lr)
     optimizer = build_optimizer(model.groups(), config)
 
@@ -63,18 +72,18 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(model: TpoModel, plain: TpoModel, rounds: int, device: str) -> list[tuple[str, float, list[float]]]:
-    """Per kind the seconds without TPO and the share (in percent) that its head adds in each round."""
-    with_heads, without = stepper(model, list(KINDS)), stepper(plain, [])
-    rows = []
-    for kind in KINDS:
-        examples = examples_of(kind, BATCH)
-        batches = [m.processor.collate([m.processor.encode(e) for e in examples]).to(device) for m in (model, plain)]
-        for step, batch in zip((with_heads, without), batches, strict=True):
-            step(batch)  # the first one allocates
-        pairs = [(with_heads(batches[0]), without(batches[1])) for _ in range(rounds)]
-        rows.append((kind, statistics.median(b for _, b in pairs), [100 * (a / b - 1) for a, b in pairs]))
-    return rows
+def measure(model: TpoModel, plain: TpoModel, kind: str, rounds: int, device: str) -> tuple[list[float], list[float]]:
+    """Seconds of a step with the head, and without TPO, in each round."""
+    examples = examples_of(kind, BATCH)
+    found: tuple[list[float], list[float]] = ([], [])
+    steps = [stepper(each) for each in (model, plain)]
+    batches = [m.processor.collate([m.processor.encode(e) for e in examples]).to(device) for m in (model, plain)]
+    for number in range(rounds + 1):
+        for step, batch, seconds in zip(steps, batches, found, strict=True):
+            took = step(batch)
+            if number:  # the first one allocates
+                seconds.append(took)
+    return found
 
 
 def main() -> None:
@@ -83,19 +92,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tpo-bench-") as folder:
-        base = write_base(Path(folder), args.size)
-        config = ModelConfig(base=str(base))
-        model = TpoModel.from_base(str(base), config, KINDS).to(args.device).train()
-        plain = TpoModel.from_base(str(base), config, []).to(args.device).train()
-    total = sum(parameter.numel() for parameter in plain.parameters())
-    heads = sum(parameter.numel() for parameter in model.heads.parameters())
     print(f"{os.cpu_count()} CPUs ({platform.machine()}), device {args.device}, torch {torch.__version__}")
-    print(f"{total / 1e6:.0f} M parameters, heads {heads / 1e6:.1f} M; batch {BATCH}; {args.rounds} rounds\n")
-    print("| what | measured | asked |\n|---|---|---|")
-    for kind, seconds, added in measure(model, plain, args.rounds, args.device):
-        spread = f"{statistics.median(added):+.1f} % ({min(added):+.1f} - {max(added):+.1f})"
-        print(f"| {kind} head added to a step of {seconds:.2f} s | {spread} | {ASKED} |", flush=True)
+    print(f"size {args.size}, batch {BATCH}, {args.rounds} rounds: medians, and the quickest step of each\n")
+    print("| head | step without TPO | with its head | added, median | added, quickest | asked |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="tpo-bench-") as folder:
+        base, sam2 = str(write_base(Path(folder) / "base", args.size)), str(write_sam2(Path(folder) / "sam2"))
+        plain = TpoModel.from_base(base, ModelConfig(base=base), []).to(args.device).train()
+        for name, (kind, options) in HEADS.items():
+            if "sam2" in name:
+                options["mask"]["sam2"] = {"source": sam2}
+            model = TpoModel.from_base(base, ModelConfig(base=base, **options), [kind]).to(args.device).train()
+            ours, theirs = measure(model, plain, kind, args.rounds, args.device)
+            added = [100 * (f(ours) / f(theirs) - 1) for f in (statistics.median, min)]
+            seconds = f"{statistics.median(theirs):.2f} s | {statistics.median(ours):.2f} s"
+            print(f"| {name} | {seconds} | {added[0]:+.1f} % | {added[1]:+.1f} % | {ASKED} |", flush=True)
 
 
 if __name__ == "__main__":

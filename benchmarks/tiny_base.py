@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+)
 
 from tpo_core.data import rle
 from tpo_core.data.example import Example
 from tpo_core.data.instructions import render
 from tpo_core.data.record import Media, Provenance, Sample, Target, TrackEntry, Turn
 
-KINDS = ("region", "temporal", "mask")
 TASKS = {"region": "box", "temporal": "span", "mask": "mask"}
 FRAMES = {"region": 1, "temporal": 8, "mask": 8}
 SIDE_PX, DURATION_S = 224, 16.0
@@ -49,6 +54,20 @@ def write_base(folder: Path, size: str) -> Path:
     tokenizer.save_pretrained(folder)
     preprocessor = {"image_size": SIDE_PX, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+def write_sam2(folder: Path) -> Path:
+    """A random SAM2 video model with the prompt encoder of the published one and a small image encoder, which training
+    does not run."""
+    backbone = {
+        "model_type": "sam2_hiera_det_model", "hidden_size": 8, "num_attention_heads": 1,
+        "blocks_per_stage": [1, 1, 1, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 1, 1], "window_size_per_stage": [8, 4, 16, 8],
+        "global_attention_blocks": [3],
+    }  # fmt: skip
+    vision = {"model_type": "sam2_vision_model", "backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8]}
+    Sam2VideoModel(Sam2VideoConfig(vision_config=vision)).save_pretrained(folder)
     return folder
 
 

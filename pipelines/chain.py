@@ -153,6 +153,9 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     steps.append(Step("preprocess", chain.preprocess, {"data": data} | content(recipe), rendered, SCHEMA_VERSION))
     measured = {"evaluation": identity(recipe.evaluation)}
     model = identity(recipe.model) | {"base": identify(recipe.model.base)}
+    mask = recipe.model.mask
+    if "mask" in recipe.model.heads and mask.decoder == "sam2":
+        model["mask"] |= {"sam2": identity(mask.sam2) | {"source": identify(mask.sam2.source)}}
     base = {name: model[name] for name in ("base", "backbone")}
     steps.append(
         Step("evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",), EVALUATION_VERSION)

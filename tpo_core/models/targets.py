@@ -52,7 +52,8 @@ def temporal_one(example: Example, mask_size: int) -> Tensor:
 def mask_one(example: Example, mask_size: int) -> tuple[Tensor, Tensor, bool, Tensor]:
     """masks (T, S, S) uint8, valid (T,) bool, box-only, boxes (T, 4) as in `MaskTargets`.
 
-    Several targets (parts of one referred group) are united. A sample without any mask is learned from its boxes.
+    Several targets (parts of one referred group) are united. A sample without any mask is learned from its boxes; those
+    of masks are tight, and finer than the cells of the masks.
     """
     entries: dict[int, list[TrackEntry]] = {}
     for target in answer_targets(example.sample):
@@ -64,17 +65,16 @@ def mask_one(example: Example, mask_size: int) -> tuple[Tensor, Tensor, bool, Te
     boxes, valid = torch.full((frames, 4), torch.nan), torch.zeros(frames, dtype=torch.bool)
     for row, number in enumerate(example.frame_index.tolist()):
         visible = [entry for entry in entries.get(number, []) if entry.visible]
-        if box_only:
-            given = [fractions(entry.box, example) for entry in visible if entry.box is not None]
-            valid[row] = number in entries and len(given) == len(visible)
-            if given:
-                stacked = torch.stack(given)
-                boxes[row] = torch.cat([stacked[:, :2].amin(0), stacked[:, 2:].amax(0)])
-        else:
-            parts = [entry.rle for entry in visible if entry.rle is not None]
-            valid[row] = number in entries and len(parts) == len(visible)
-            for part in parts:
-                masks[row] |= small_mask(part, mask_size)
+        labelled = [entry for entry in visible if (entry.box if box_only else entry.rle) is not None]
+        valid[row] = number in entries and len(labelled) == len(visible)
+        given = [entry.box if entry.rle is None else rle.bbox(entry.rle) for entry in labelled]
+        corners = [fractions(box, example) for box in given if box is not None]
+        for entry in labelled:
+            if entry.rle is not None:
+                masks[row] |= small_mask(entry.rle, mask_size)
+        if corners:
+            stacked = torch.stack(corners)
+            boxes[row] = torch.cat([stacked[:, :2].amin(0), stacked[:, 2:].amax(0)])
     return masks, valid, box_only, boxes
 
 

@@ -66,6 +66,22 @@ def test_boxes_of_parts_become_the_box_around_them(make_example):
     torch.testing.assert_close(boxes[0], torch.tensor([0.0, 0.0, 0.5, 0.2]))
 
 
+def test_boxes_of_masks_are_tight_to_the_pixel(make_example):
+    mask = np.zeros((30, 40), bool)
+    mask[7:12, 3:31] = True
+    far = np.zeros((30, 40), bool)
+    far[29, 39] = True
+    empty = encode(np.zeros((30, 40), bool))
+    first = track(
+        TrackEntry(0, True, rle=encode(mask)), TrackEntry(4, True, rle=encode(mask)), TrackEntry(8, True, rle=empty)
+    )
+    second = track(TrackEntry(4, True, rle=encode(far)))
+    boxes = one(make_example("mask"), first, second)[3]
+    torch.testing.assert_close(boxes[0], torch.tensor([3 / 40, 7 / 30, 31 / 40, 12 / 30]))
+    torch.testing.assert_close(boxes[1], torch.tensor([3 / 40, 7 / 30, 1.0, 1.0]))
+    assert boxes[2:].isnan().all()
+
+
 def test_a_mask_of_one_frame_is_learned_on_that_frame(make_example):
     masks, valid, _, _ = one(make_example("mask"), Target("mask", frame=8, rle=RIGHT))
     assert valid.tolist() == [False, False, True, False]
@@ -77,4 +93,4 @@ def test_frames_that_pad_a_batch_are_not_valid(make_example):
     batch = BUILDERS["mask"].stack(rows, 3)
     assert batch.masks_NTHW.shape == (2, 3, SIZE, SIZE)
     assert batch.valid_NT.tolist() == [[True, False, False]] * 2
-    assert batch.boxes_NT4.isnan().all()
+    assert batch.boxes_NT4[:, 1:].isnan().all()

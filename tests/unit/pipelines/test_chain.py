@@ -21,9 +21,9 @@ def steps_of(*overrides):
     return build_chain(recipe, Publisher(recipe, "/nowhere"), print)
 
 
-def changed(*overrides):
-    """Steps of the quick-start recipe that an override makes run again."""
-    before, after = fingerprints(steps_of()), fingerprints(steps_of(*overrides))
+def changed(*overrides, since=()):
+    """Steps of the quick-start recipe that overrides make run again after a run with the overrides `since`."""
+    before, after = fingerprints(steps_of(*since)), fingerprints(steps_of(*overrides))
     assert list(before) == list(after)
     return [name for name in before if before[name] != after[name]]
 
@@ -92,6 +92,17 @@ def test_another_base_model_runs_what_reads_it_and_a_moved_one_nothing(tmp_path)
     weights = moved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert changed(f"model.base={moved}") == ["evaluate_base", *STAGES, "evaluate", "register"]
+
+
+def test_another_sam2_runs_the_stages_and_a_moved_one_nothing(tmp_path):
+    """It is no part of the model, but decides what the mask head learns."""
+    for name in ("one", "moved", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}" if name != "other" else "{ }")
+    base = ["model.mask.decoder=sam2", f"model.mask.sam2.source={tmp_path / 'one'}"]
+    assert changed(base[0], f"model.mask.sam2.source={tmp_path / 'moved'}", since=base) == []
+    again = changed(base[0], f"model.mask.sam2.source={tmp_path / 'other'}", since=base)
+    assert again == [*STAGES, "evaluate", "register"]
 
 
 def test_other_clips_run_everything():

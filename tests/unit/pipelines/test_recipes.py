@@ -29,7 +29,8 @@ def places(tmp_path):
             (tmp_path / "data" / source.root).mkdir(parents=True, exist_ok=True)
         (tmp_path / "base").mkdir()
         (tmp_path / "base" / "config.json").write_text("{}")
-        return [f"data.root={tmp_path / 'data'}", f"model.base={tmp_path / 'base'}", f"work_uri={tmp_path / 'work'}"]
+        models = [f"{field}={tmp_path / 'base'}" for field in ("model.base", "model.mask.sam2.source")]
+        return [f"data.root={tmp_path / 'data'}", f"work_uri={tmp_path / 'work'}", *models]
 
     return make
 
