@@ -232,7 +232,9 @@ class Processor:
             messages.append({"role": role, "content": text})
         rest, pieces = self.render(messages).replace(self.shown, self.clip_text(example)), []
         for number, answer in enumerate(answers):
-            before, rest = rest.split(ANSWER_MARK.format(number))
+            before, mark, rest = rest.partition(ANSWER_MARK.format(number))
+            if not mark:
+                raise TpoError("the chat template writes no answers of the assistant: take that of the base model")
             pieces += [(before, False), (answer, True)]
         return [*pieces, (rest, False)] if train else pieces[:-1]
 
