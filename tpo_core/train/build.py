@@ -24,7 +24,7 @@ def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tupl
     It starts from a base model, or from the `model` folder of the phase before: that one holds SETTINGS.
     """
     if (Path(local_path(job.init_uri)) / SETTINGS).exists():
-        model = TpoModel.from_pretrained(job.init_uri, heads=job.stage.heads)
+        model = TpoModel.from_pretrained(job.init_uri, heads=job.stage.heads, run=job.recipe.model)
     else:
         model = TpoModel.from_base(job.init_uri, job.recipe.model, job.stage.heads)
     model.frames = job.recipe.data.frames

@@ -51,9 +51,34 @@ def test_the_placeholder_is_repeated_for_the_visual_tokens_of_the_clip(processor
     assert (processor.encode(make_example("chat", 0)).input_ids_L != processor.video_token_id).all()
 
 
-def test_a_placeholder_written_by_the_user_is_removed(processor, make_example):
+def test_a_placeholder_written_by_the_user_asks_for_no_pixels(processor, make_example):
     ids = processor.encode(make_example("chat", 1, question="<video> Where?")).input_ids_L
     assert (ids == processor.video_token_id).sum() == 5
+    assert "<video> Where?" in processor.tokenizer.decode(ids)
+
+
+def with_box(example, box):
+    targets = (example.sample.targets[0], dataclasses.replace(example.sample.targets[1], box=box))
+    return dataclasses.replace(example, sample=dataclasses.replace(example.sample, targets=targets))
+
+
+def test_a_box_of_the_question_is_cut_at_the_image(processor, make_example):
+    example = make_example("mask")
+    found = processor.encode(with_box(example, (-8.0, 15.0, 20.0, 300.0)), train=False).slot_box_4
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.5, 0.5, 1.0]))
+    for outside in ((-9.0, 3.0, -1.0, 9.0), (40.0, 3.0, 44.0, 9.0), (4.0, 3.0, 4.0, 9.0)):
+        with pytest.raises(TpoError, match="no area inside the image of 40 x 30 pixels"):
+            processor.encode(with_box(example, outside), train=False)
+
+
+def test_media_without_a_frame_are_refused_and_text_alone_is_not(processor, make_example):
+    clip = make_example("chat", 2)
+    empty = dataclasses.replace(
+        clip, frames_THWC=clip.frames_THWC[:0], times_s=clip.times_s[:0], frame_index=clip.frame_index[:0]
+    )
+    with pytest.raises(TpoError, match="no frame of clip-0 is there"):
+        processor.encode(empty, train=False)
+    assert processor.encode(make_example("chat", 0), train=False).pixels_TCHW.shape == (0, 3, 32, 32)
 
 
 @pytest.mark.parametrize("template", ["plain", "typed"])
