@@ -79,6 +79,15 @@ FAMILIES: dict[str, tuple[list[str], str, str, tuple[str, str], dict[str, Any], 
         LLAVA, VICUNA, "</s>", ("<image>", "<video>"), CLIP, {"model_type": "llama", **TEXT},
         {"image_seq_length": 16},
     ),
+    "qwen2_vl": (
+        QWEN, CHATML.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>"), "<|im_end|>",
+        ("<|image_pad|>", "<|video_pad|>"),
+        {
+            "depth": 2, "embed_dim": 24, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4,
+            "spatial_merge_size": 2, "temporal_patch_size": 2,
+        },
+        {"rope_parameters": mrope(), **TEXT}, {},
+    ),
     "qwen2_5_vl": (
         QWEN, CHATML.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>"), "<|im_end|>",
         ("<|image_pad|>", "<|video_pad|>"),

@@ -65,6 +65,7 @@ FAMILIES: dict[str, Family] = {
         alone=f"<img>{TOKEN}</img>",
     ),
     "llava_next_video": Family("video", "video"),
+    "qwen2_vl": Family("patches", "video", tower="visual", connectors=("merger",)),
     "qwen2_5_vl": Family("patches", "video", tower="visual", connectors=("merger",)),
     "qwen3_vl": Family(
         "patches",

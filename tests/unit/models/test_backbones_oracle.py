@@ -14,7 +14,7 @@ from tpo_core.config.schema import ModelConfig
 from tpo_core.models.backbones.generic import frame_spacing
 from tpo_core.models.tpo import TpoModel
 
-QWEN = ("qwen2_5_vl", "qwen3_vl")
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 SIDE_PX = 32
 
 
@@ -123,6 +123,8 @@ PROMPTS = {
     "<|im_start|>assistant\n",
     "llava": "USER: {group}{group}{group}\nWhere? ASSISTANT: ",
     "llava_next_video": "USER: {group}{group}{group}\nWhere? ASSISTANT: ",
+    "qwen2_vl": "<|im_start|>user\n<|vision_start|>{group}{group}<|vision_end|>Where?<|im_end|>\n"
+    "<|im_start|>assistant\n",
     "qwen2_5_vl": "<|im_start|>user\n<|vision_start|>{group}{group}<|vision_end|>Where?<|im_end|>\n"
     "<|im_start|>assistant\n",
     "qwen3_vl": "<|im_start|>user\n<2.7 seconds><|vision_start|>{group}<|vision_end|>"
@@ -133,6 +135,7 @@ GROUPS = {
     "internvl": "<img>" + "<IMG_CONTEXT>" * 4 + "</img>",
     "llava": "<image>" * 16,
     "llava_next_video": "<video>" * 4,
+    "qwen2_vl": "<|video_pad|>" * 16,
     "qwen2_5_vl": "<|video_pad|>" * 16,
     "qwen3_vl": "<|video_pad|>" * 16,
 }

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from tpo_core.errors import TpoError
-from tpo_core.models.backbones.base import VisualFeatures
+from tpo_core.models.backbones.base import VisualFeatures, first_line
 from tpo_core.models.families import Family
 
 
@@ -71,7 +71,10 @@ class SingleFrames(FrameCoder):
     def _measure(self, vlm_class: Any, config: Any, image_size: int) -> None:
         with torch.device("meta"), no_init_weights():
             ghost = vlm_class(config)
-            output = self._run(ghost.model, torch.zeros(1, 1, 3, image_size, image_size))
+            try:
+                output = self._run(ghost.model, torch.zeros(1, 1, 3, image_size, image_size))
+            except Exception as error:  # each family fails in a way of its own where it wants more than pixels
+                raise TpoError(f"its vision tower does not take a frame alone ({first_line(error)})") from error
         tokens = output.pooler_output
         self.listed = isinstance(tokens, list | tuple)
         tokens_BLC = torch.stack(list(tokens)) if self.listed else tokens
@@ -135,7 +138,7 @@ class PatchGroups(FrameCoder):
         side = image_size // self.patch
         self.grid_hw = (side, side)
         self.tokens_per_group = (side // self.merge) ** 2
-        self.vision_size = vision.hidden_size
+        self.vision_size = vlm.model.visual.patch_embed.proj.out_channels
 
     def grid(self, frame_mask_BT: Tensor) -> Tensor:
         """Groups, rows and columns of patches (B', 3) of the rows that show a clip."""

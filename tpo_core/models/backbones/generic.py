@@ -20,7 +20,7 @@ from transformers.initialization import no_init_weights
 
 from tpo_core.config.schema import ModelConfig
 from tpo_core.errors import TpoError
-from tpo_core.models.backbones.base import Backbone, VisualFeatures, read_config
+from tpo_core.models.backbones.base import Backbone, VisualFeatures, first_line, read_config
 from tpo_core.models.backbones.frame_coders import PatchGroups, frame_coder
 from tpo_core.models.families import FAMILIES, LIKE_LLAVA, Family
 from tpo_core.models.family_processor import FamilyProcessor
@@ -200,8 +200,13 @@ def frame_side(config: Any, family: Family, frame_size: int | None) -> int:
     """Pixels a side of a frame: that of the tower, or, where it takes any size, the recipe's or the family's."""
     if family.frames == "patches":
         return family.frame_size if frame_size is None else frame_size
-    given = config.vision_config.image_size
+    vision = config.vision_config
+    given = vision.image_size if hasattr(vision, "image_size") else None
     side = given[0] if isinstance(given, list | tuple) else given
+    if side is None:
+        raise TpoError(
+            "its config gives no vision_config.image_size, and a tower of any size is not known of its family"
+        )
     if frame_size not in (None, side):
         raise TpoError(f"its vision tower takes {side} pixels a side alone: leave model.frame_size out")
     return side
@@ -215,8 +220,11 @@ def require_contract(path: str, config: Any) -> None:
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise TpoError(f"{path} ({kind}) is no image-text-to-text model that transformers knows: take another base")
     family = family_of(config)
-    with torch.device("meta"), no_init_weights():
-        vlm = AutoModelForImageTextToText.from_config(config)
+    try:
+        with torch.device("meta"), no_init_weights():
+            vlm = AutoModelForImageTextToText.from_config(config)
+    except Exception as error:  # of whatever kind: a config that does not fit together, a package that is not there
+        raise TpoError(f"{path} ({kind}) cannot be a base: it cannot be built ({first_line(error)})") from error
     needed: dict[str, Callable[[], bool]] = {
         ".model": lambda: hasattr(vlm, "model"),
         ".lm_head": lambda: hasattr(vlm, "lm_head"),
