@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const=MANIFEST,
         metavar="PATH",
-        help="instead of converting, check names and shapes of all published tensors (default: those of the release)",
+        help="check names and shapes of all published tensors (default: those of the release), and convert only if they"
+        " fit and --from and --to are given",
     )
     tpo.add_argument("--to-published", action="store_true", help="the way back: --from is a model of this platform")
     base = _kind(kinds, "videochat2-mistral", "VideoChat2-Mistral, the base that TPO starts from", required=True)
@@ -104,12 +105,13 @@ def _videochat_tpo(args: argparse.Namespace) -> int:
         layout = Layout(Sizes.published() if args.like is None else Sizes.of_folder(args.like))
         report = check_manifest(read_manifest(args.check_manifest), layout)
         print("\n".join(report.lines))
-        return 1 if report.wrong else 0
+        if report.wrong or (args.source is None and args.target is None):
+            return 1 if report.wrong else 0
     if args.source is None or args.target is None:
         raise TpoError("videochat-tpo needs --from and --to, or --check-manifest: see --help")
+    if args.to_published and args.like is not None:
+        raise TpoError("--to-published takes the sizes from --from: leave --like out")
     if args.to_published:
-        if args.like is not None:
-            raise TpoError("--to-published takes the sizes from --from: leave --like out")
         publish(args.source, args.target)
         _told([], args.target)
     else:

@@ -42,6 +42,8 @@ SECOND_INPUT = "CG-DETR has it and never runs it: words enter by input_txt_proj"
 
 
 class Room(StrEnum):
+    """Where a published tensor goes: see the top of this module."""
+
     MODEL = "model"
     SAM2 = "sam2"
     CONSTANT = "constant"

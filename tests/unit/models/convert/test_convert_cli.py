@@ -44,6 +44,18 @@ def test_a_manifest_of_other_sizes_is_checked_against_a_model_of_them(tensors, l
     assert command.main(["videochat-tpo", "--check-manifest", str(tmp_path / "m.json")]) == 1
 
 
+def test_a_conversion_waits_for_its_manifest(published, tensors, like, tmp_path, capsys):
+    names = {torch.bfloat16: "BF16", torch.int64: "I64"}
+    about = {name: {"shape": list(value.shape), "dtype": names[value.dtype]} for name, value in tensors.items()}
+    (tmp_path / "good.json").write_text(json.dumps({"tensors": about}))
+    (tmp_path / "bad.json").write_text(json.dumps({"tensors": {**about, "more": {"shape": [1], "dtype": "BF16"}}}))
+    rest = ["--from", str(published), "--to", str(tmp_path / "ours"), "--like", like]
+    assert command.main(["videochat-tpo", "--check-manifest", str(tmp_path / "bad.json"), *rest]) == 1
+    assert not (tmp_path / "ours").exists()
+    assert command.main(["videochat-tpo", "--check-manifest", str(tmp_path / "good.json"), *rest]) == 0
+    assert (tmp_path / "ours" / "_SUCCESS").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

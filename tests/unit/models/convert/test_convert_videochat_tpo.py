@@ -293,3 +293,14 @@ def test_published_sizes_are_those_of_the_release():
     assert text.sliding_window is None
     assert layout.model["heads.temporal.network.input_vid_proj.0.LayerNorm.weight"].shape == (770,)
     assert all(value.is_meta for value in layout.model.values())
+
+
+def test_target_and_source_can_be_remote(published, tensors, like, bucket, tmp_path):
+    convert(str(published), f"{bucket}/models/ours", like)
+    assert is_committed(f"{bucket}/models/ours")
+    model = TpoModel.from_pretrained(f"{bucket}/models/ours")
+    assert model.config.mask.sam2.source == f"{bucket}/models/ours/sam2"
+    with pytest.raises(TpoError, match=r"models/ours exists"):
+        convert(str(published), f"{bucket}/models/ours", like)
+    publish(f"{bucket}/models/ours", str(tmp_path / "back"))
+    assert same_bits(read_checkpoint(tmp_path / "back"), tensors)
