@@ -110,7 +110,7 @@ class TpoModel(nn.Module):
         settings = json.loads(settings_path.read_text())
         if settings["format"] != FORMAT:
             raise TpoError(f"{directory} has format {settings['format']}, this code reads {FORMAT}: save it again")
-        config, saved = ModelConfig(**settings["model"]), settings["heads"]
+        config, saved = beside(ModelConfig(**settings["model"]), Path(path)), settings["heads"]
         config = config if run is None else config.carried_out_as(run)
         names = saved if heads is None else list(heads)
         lost = sorted(set(saved) - set(names))
@@ -299,6 +299,15 @@ class TpoModel(nn.Module):
         for place in sorted(made):
             found[calls[place].row].append(made[place])
         return found
+
+
+def beside(config: ModelConfig, folder: Path) -> ModelConfig:
+    """The configuration with the place of a SAM2 that lies below the folder of the model, as a converted one has it."""
+    mask = config.mask
+    if "://" in mask.sam2.source or not (folder / mask.sam2.source).is_dir():
+        return config
+    sam2 = mask.sam2.model_copy(update={"source": str(folder / mask.sam2.source)})
+    return config.model_copy(update={"mask": mask.model_copy(update={"sam2": sam2})})
 
 
 def saved_name(name: str) -> str:

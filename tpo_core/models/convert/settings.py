@@ -12,23 +12,22 @@ from tpo_core.models.processing import PREPROCESSOR
 from tpo_core.models.tpo import FORMAT, MANIFEST, SETTINGS
 from tpo_core.models.videochat2.processor import IMAGE_MEAN, IMAGE_STD
 from tpo_core.models.videochat2.tokenizer import MODEL_FILE, SETTINGS_FILE, FragmentTokenizer
-from tpo_core.storage import uri as uris
 
 PUBLISHED_FRAMES = 16
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
-def write_settings(folder: Path, layout: Layout, dtype: str, target: str) -> None:
+def write_settings(folder: Path, layout: Layout, dtype: str) -> None:
     """config.json, generation_config.json, preprocessor_config.json, tpo.json and parameters.json.
 
-    dtype: of all weights, as safetensors writes it. target: where the folder is going to be; its SAM2 lies below.
+    dtype: of all weights, as safetensors writes it.
     """
     layout.backbone.save_config(folder)
     write_pixels(folder, layout.backbone.image_size)
     settings = {
         "format": FORMAT,
         "heads": list(HEADS),
-        "model": _with_sam2(layout.sizes.model, uris.join(uris.absolute(target), SAM2_FOLDER)).model_dump(mode="json"),
+        "model": _with_sam2(layout.sizes.model, SAM2_FOLDER).model_dump(mode="json"),
         "frames": FramesConfig(n_frames=PUBLISHED_FRAMES).model_dump(mode="json"),
     }
     _write(folder / SETTINGS, settings)

@@ -59,7 +59,7 @@ def convert(source: str, target: str, like: str | None = None) -> list[str]:
     (dtype,) = float_dtypes(checkpoint.headers)
     rows = layout.backbone.embedding_VC.shape[0]
     with written_aside(target) as folder:
-        write_settings(folder, layout, dtype, target)
+        write_settings(folder, layout, dtype)
         has_tokenizer = copy_tokenizer(checkpoint.folder, folder, rows=rows, added=TASK_TOKENS)
         _write_weights(folder, checkpoint, rooms, layout)
     return [] if has_tokenizer else [f"{source} has no {MODEL_FILE}: copy that of the base model into {target}"]
