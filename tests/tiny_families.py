@@ -100,6 +100,16 @@ FAMILIES: dict[str, tuple[list[str], str, str, tuple[str, str], dict[str, Any], 
         {**QWEN_TOWER, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
         {"rope_parameters": mrope(mrope_interleaved=True), **TEXT}, {},
     ),
+    "qwen3_5": (
+        QWEN, CHATML.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>"), "<|im_end|>",
+        ("<|image_pad|>", "<|video_pad|>"), {**QWEN_TOWER, "num_position_embeddings": 64},
+        {
+            **TEXT, "rope_parameters": mrope(mrope_interleaved=True, partial_rotary_factor=1.0),
+            "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        },
+        {},
+    ),
     "internvl": (
         INTERNVL, CHATML.replace("VIDEO", "<video>\n").replace("IMAGE", "<IMG_CONTEXT>\n"), "<|im_end|>",
         ("<IMG_CONTEXT>", "<video>"), {**TOWER, "image_size": [32, 32], "patch_size": [8, 8]},

@@ -48,6 +48,7 @@ class Family:
         return "image" if self.frames == "images" else "video"
 
 
+TIMED = "<{seconds:.1f} seconds><|vision_start|>" + TOKEN + "<|vision_end|>"
 FAMILIES: dict[str, Family] = {
     "gemma3": Family(
         "images",
@@ -71,9 +72,17 @@ FAMILIES: dict[str, Family] = {
         "patches",
         "video",
         shown=f"<|vision_start|>{TOKEN}<|vision_end|>",
-        group=f"<{{seconds:.1f}} seconds><|vision_start|>{TOKEN}<|vision_end|>",
+        group=TIMED,
         tower="visual",
         connectors=("merger", "deepstack_merger_list"),
+    ),
+    "qwen3_5": Family(
+        "patches",
+        "video",
+        shown=f"<|vision_start|>{TOKEN}<|vision_end|>",
+        group=TIMED,
+        tower="visual",
+        connectors=("merger",),
     ),
 }
 # Any other family is tried in the commonest layout, that of LLaVA: a clip is a row of images.

@@ -12,11 +12,12 @@ from transformers import (
     BertConfig,
     Blip2Config,
     Florence2Config,
+    LlavaNextConfig,
     MllamaConfig,
     PreTrainedTokenizerFast,
 )
 
-from tests.tiny_families import SIGLIP, TEXT, write_base
+from tests.tiny_families import CLIP, SIGLIP, TEXT, write_base
 from tpo_core.config.base import identity
 from tpo_core.config.schema import ModelConfig
 from tpo_core.errors import TpoError
@@ -90,6 +91,26 @@ def test_a_folder_without_a_known_config_is_refused(tmp_path):
 def test_a_preprocessor_that_does_not_fit_is_refused(gemma, values, told):
     change(gemma / "preprocessor_config.json", **values)
     assert told in refusal(gemma)
+
+
+def test_absent_weights_and_tokenizers_are_told_in_one_line(gemma):
+    (gemma / "tokenizer.json").unlink()
+    (gemma / "tokenizer_config.json").unlink()
+    assert "has no tokenizer (none of tokenizer.json" in refusal(gemma)
+    (gemma / "tokenizer.json").write_text("cut off")
+    assert "no tokenizer that can be read" in refusal(gemma)
+    (gemma / "model.safetensors").write_bytes(b"cut off")
+    assert "no weights that can be read" in refusal(gemma)
+    (gemma / "model.safetensors").unlink()
+    assert "no weights that can be read" in refusal(gemma)
+
+
+def test_a_tower_that_wants_more_than_frames_is_refused(tmp_path):
+    LlavaNextConfig(
+        vision_config=CLIP, text_config={"model_type": "llama", **TEXT, "vocab_size": 300}, image_token_index=3
+    ).save_pretrained(tmp_path)
+    with pytest.raises(TpoError, match=r"does not take a frame alone .*image_sizes"):
+        load_backbone(str(tmp_path), generic(tmp_path), weights=False)
 
 
 def test_settings_of_a_whole_processor_are_read_too(gemma, make_example):

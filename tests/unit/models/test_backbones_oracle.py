@@ -14,7 +14,7 @@ from tpo_core.config.schema import ModelConfig
 from tpo_core.models.backbones.generic import frame_spacing
 from tpo_core.models.tpo import TpoModel
 
-QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 SIDE_PX = 32
 
 
@@ -129,6 +129,8 @@ PROMPTS = {
     "<|im_start|>assistant\n",
     "qwen3_vl": "<|im_start|>user\n<2.7 seconds><|vision_start|>{group}<|vision_end|>"
     "<6.7 seconds><|vision_start|>{group}<|vision_end|>Where?<|im_end|>\n<|im_start|>assistant\n",
+    "qwen3_5": "<|im_start|>user\n<2.7 seconds><|vision_start|>{group}<|vision_end|>"
+    "<6.7 seconds><|vision_start|>{group}<|vision_end|>Where?<|im_end|>\n<|im_start|>assistant\n",
 }
 GROUPS = {
     "gemma3": "\n\n<start_of_image>" + "<image_soft_token>" * 4 + "<end_of_image>\n\n",
@@ -138,6 +140,7 @@ GROUPS = {
     "qwen2_vl": "<|video_pad|>" * 16,
     "qwen2_5_vl": "<|video_pad|>" * 16,
     "qwen3_vl": "<|video_pad|>" * 16,
+    "qwen3_5": "<|video_pad|>" * 16,
 }
 
 

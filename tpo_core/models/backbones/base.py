@@ -20,6 +20,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.initialization import no_init_weights
@@ -30,6 +31,7 @@ from tpo_core.errors import TpoError
 from tpo_core.models.processing import Processor
 
 LM_HEAD = "lm_head"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 log = logging.getLogger(__name__)
 
 
@@ -62,8 +64,17 @@ def read_config(path: str) -> Any:
         raise TpoError(f"{path} has no config.json of a model that transformers knows: {first_line(error)}") from error
 
 
+def read_weights(vlm_class: Any, path: str) -> Any:
+    """The model of a directory in fp32. Raises TpoError when its weights are absent or cannot be read."""
+    try:
+        return vlm_class.from_pretrained(path, dtype=torch.float32)
+    except (OSError, SafetensorError) as error:
+        raise TpoError(f"{path} has no weights that can be read ({first_line(error)}): copy the model again") from error
+
+
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    """What an error says first, or what kind it is."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class Backbone(nn.Module, ABC):
@@ -90,7 +101,7 @@ class Backbone(nn.Module, ABC):
         if kind != cls.model_type:
             raise TpoError(f"{path} is a {kind} model: model.backbone {cls.model_type} needs its own type")
         if weights:
-            return cls(cls.carried_out(cls.vlm_class.from_pretrained(path, dtype=torch.float32), config))
+            return cls(cls.carried_out(read_weights(cls.vlm_class, path), config))
         vlm_config.dtype = torch.float32
         with no_init_weights():
             return cls(cls.carried_out(cls.vlm_class(vlm_config), config))
@@ -103,7 +114,10 @@ class Backbone(nn.Module, ABC):
             log.warning("flash_attention_2 is not installed for this device: attention is computed by sdpa")
             attention = "sdpa"
         if attention != "sdpa":  # which transformers takes of its own accord where a model has it
-            vlm.set_attn_implementation(attention)
+            try:
+                vlm.set_attn_implementation(attention)
+            except ValueError as error:
+                raise TpoError(f"model.attn_implementation {attention} is not for {type(vlm).__name__}") from error
         if config.activation_checkpointing:
             if not vlm.supports_gradient_checkpointing:
                 raise TpoError(f"{type(vlm).__name__} cannot checkpoint activations: leave it out")
@@ -112,8 +126,13 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def load_tokenizer(cls, path: str) -> Any:
-        """The tokenizer of a model directory."""
-        return AutoTokenizer.from_pretrained(path)
+        """The tokenizer of a model directory. Raises TpoError when it has none."""
+        if not any((Path(path) / name).exists() for name in TOKENIZER_FILES):  # transformers would make an empty one
+            raise TpoError(f"{path} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}): copy its files")
+        try:
+            return AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise TpoError(f"{path} has no tokenizer that can be read ({first_line(error)}): copy its files") from error
 
     @abstractmethod
     def load_processor(self, path: str, tokenizer: Any) -> Processor:

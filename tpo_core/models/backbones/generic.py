@@ -20,7 +20,7 @@ from transformers.initialization import no_init_weights
 
 from tpo_core.config.schema import ModelConfig
 from tpo_core.errors import TpoError
-from tpo_core.models.backbones.base import Backbone, VisualFeatures, first_line, read_config
+from tpo_core.models.backbones.base import Backbone, VisualFeatures, first_line, read_config, read_weights
 from tpo_core.models.backbones.frame_coders import PatchGroups, frame_coder
 from tpo_core.models.families import FAMILIES, LIKE_LLAVA, Family
 from tpo_core.models.family_processor import FamilyProcessor
@@ -36,8 +36,8 @@ class PositionedCache(DynamicCache):
         super().__init__(config=config)
         self.ahead_B1 = ahead_B1
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
+    def batch_select_indices(self, indices: Any) -> None:
+        self.reorder_cache(indices)  # layers of linear attention have no batch_select_indices, and this selects as well
         self.ahead_B1 = self.ahead_B1[indices]
 
 
@@ -66,7 +66,7 @@ class Generic(Backbone):
     @classmethod
     def _read(cls, path: str, vlm_config: Any, *, weights: bool) -> Any:
         if weights:
-            return cls.vlm_class.from_pretrained(path, dtype=torch.float32)
+            return read_weights(cls.vlm_class, path)
         vlm_config.dtype = torch.float32
         with no_init_weights():
             return cls.vlm_class.from_config(vlm_config, dtype=torch.float32)
@@ -88,6 +88,8 @@ class Generic(Backbone):
     def embedding_VC(self) -> Tensor:
         """As the language model gets them: some families scale the rows of the table (Gemma)."""
         embedding = self.vlm.get_input_embeddings()
+        if type(embedding) is nn.Embedding:
+            return embedding.weight
         return embedding.forward(torch.arange(embedding.num_embeddings, device=embedding.weight.device))
 
     @property
