@@ -30,9 +30,10 @@ def add_task_tokens(tokenizer: Any, model: Any) -> None:
     if tokenizer.add_tokens(list(TASK_TOKENS)) == 0:
         return
     untie(model)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     ids = tokenizer.convert_tokens_to_ids(list(TASK_TOKENS))
+    needed = max(ids) + 1  # some vocabularies have holes: more ids than tokens
+    if needed > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(needed, mean_resizing=False)
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         with torch.no_grad():
             table.weight[ids] = table.weight[:old].mean(0)

@@ -66,6 +66,23 @@ def test_tokens_are_added_with_mean_rows_and_a_padded_vocabulary_keeps_its_size(
     assert tokenizer.encode("<box_begin><boxes>.")[:2] == [ids[0], ids[3]]
 
 
+def test_ids_beyond_the_count_of_tokens_get_their_rows(tokenizer, make_config):
+    """As where a vocabulary has holes: an id is not the number of tokens before it."""
+
+    class Holed:
+        def __len__(self) -> int:
+            return len(tokenizer) - 3
+
+        def __getattr__(self, name: str):
+            return getattr(tokenizer, name)
+
+    vlm = LlavaOnevisionForConditionalGeneration(make_config(len(tokenizer)))
+    add_task_tokens(Holed(), vlm)
+    ids = tokenizer.convert_tokens_to_ids(list(TASK_TOKENS))
+    assert vlm.get_input_embeddings()(torch.tensor(ids)).isfinite().all()
+    assert vlm.lm_head.weight.shape[0] == max(ids) + 1
+
+
 def test_a_tied_output_layer_is_untied_without_changing_the_weights(tokenizer, make_config):
     config = make_config(len(tokenizer))
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
