@@ -1,6 +1,8 @@
 """Every family of the generic backbone, on tiny random models."""
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +34,12 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return get
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model(base_of) -> Callable[..., TpoModel]:
-    def make(family: str, heads: tuple[str, ...] = KINDS, **changes: object) -> TpoModel:
+    """(family, heads=..., **changes of the base): a copy of a model that is built once."""
+
+    @functools.cache
+    def built(family: str, heads: tuple[str, ...], **changes: object) -> TpoModel:
         base = base_of(family, **changes)
         size = {"frame_size": 32} if family.startswith("qwen") else {}
         config = ModelConfig(
@@ -49,7 +54,7 @@ def make_model(base_of) -> Callable[..., TpoModel]:
                     parameter.normal_(std=0.1)
         return model.eval()
 
-    return make
+    return lambda family, heads=KINDS, **changes: copy.deepcopy(built(family, heads, **changes))
 
 
 def train_all(model: TpoModel) -> dict[str, list[tuple[str, torch.nn.Parameter]]]:
