@@ -26,10 +26,21 @@ def read_preprocessor(path: Path) -> dict[str, Any]:
     """The settings of the image processor of a model directory. Raises TpoError where there are none."""
     for name, key in ((PREPROCESSOR, None), (NESTED, "image_processor")):
         if (path / name).exists():
-            settings = json.loads((path / name).read_text())
+            settings = read_object(path / name)
             if key is None or key in settings:
                 return settings if key is None else settings[key]
     raise TpoError(f"{path} has no {PREPROCESSOR} with image_mean and image_std: copy it from the base model")
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON file that holds one object. Raises TpoError when it is damaged."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TpoError(f"{file} is damaged: copy it again") from error
+    if not isinstance(value, dict):
+        raise TpoError(f"{file} is damaged: it holds no object; copy it again")
+    return value
 
 
 def normalisation(path: Path, settings: dict[str, Any]) -> Normalisation:
@@ -86,5 +97,7 @@ def read_template(path: Path) -> str:
     if jinja.exists():
         return jinja.read_text()
     if wrapped.exists():
-        return json.loads(wrapped.read_text())["chat_template"]
+        template = read_object(wrapped).get("chat_template")
+        if isinstance(template, str):
+            return template
     raise TpoError(f"{path} has no chat template (tokenizer_config.json, {', '.join(TEMPLATE_FILES)}): add one")

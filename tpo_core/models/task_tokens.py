@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tpo_core.errors import TpoError
+
 TRACK_BOX = "<track_box>"
 
 
@@ -37,6 +39,16 @@ def add_task_tokens(tokenizer: Any, model: Any) -> None:
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         with torch.no_grad():
             table.weight[ids] = table.weight[:old].mean(0)
+
+
+def require_task_tokens(tokenizer: Any, rows: int) -> None:
+    """Raises TpoError unless a tokenizer has all task tokens, each with a row of the embedding."""
+    ids = tokenizer.convert_tokens_to_ids(list(TASK_TOKENS))
+    if None in ids or len(set(ids)) < len(TASK_TOKENS) or max(ids) >= rows:
+        raise TpoError(
+            f"the tokenizer does not fit the model: it has ids {ids} for the task tokens, and the embedding {rows} "
+            "rows; copy the tokenizer files of the model again"
+        )
 
 
 def untie(model: Any) -> None:

@@ -29,8 +29,9 @@ from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
 from tpo_core.models.head_context import head_context, text_encoder
 from tpo_core.models.processing import IGNORED, Batch, Processor
 from tpo_core.models.source import local_path
-from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens
+from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens, require_task_tokens
 from tpo_core.models.weights import read_folder, require_fit
+from tpo_core.storage.uri import join
 
 VLM_PREFIX = "backbone.vlm."
 SETTINGS = "tpo.json"
@@ -65,6 +66,7 @@ class TpoModel(nn.Module):
         hidden_size, vision_size = backbone.hidden_size, backbone.vision_size
         self.heads = nn.ModuleDict({name: build_head(name, config, hidden_size, vision_size) for name in heads})
         embedding: Any = backbone.vlm.get_input_embeddings()
+        require_task_tokens(processor.tokenizer, embedding.num_embeddings)
         self.task_tokens = TaskTokens(
             {name: processor.slot_ids[name] for name in self.heads},
             processor.token_id(TRACK_BOX),
@@ -107,10 +109,8 @@ class TpoModel(nn.Module):
         settings_path = Path(path) / SETTINGS
         if not settings_path.exists():
             raise TpoError(f"{directory} holds no saved TPO model (no {SETTINGS}): give the `model` folder of a run")
-        settings = json.loads(settings_path.read_text())
-        if settings["format"] != FORMAT:
-            raise TpoError(f"{directory} has format {settings['format']}, this code reads {FORMAT}: save it again")
-        config, saved = beside(ModelConfig(**settings["model"]), Path(path)), settings["heads"]
+        saved, config, frames = read_settings(settings_path)
+        config = beside(config, str(directory), Path(path))
         config = config if run is None else config.carried_out_as(run)
         names = saved if heads is None else list(heads)
         lost = sorted(set(saved) - set(names))
@@ -119,7 +119,7 @@ class TpoModel(nn.Module):
         backbone = load_backbone(path, config, weights=False)
         backbone.add_lora(config.lora)
         model = cls(config, backbone, backbone.load_processor(path, backbone.load_tokenizer(path)), names)
-        model.frames = FramesConfig(**settings["frames"])
+        model.frames = frames
         new = sorted(set(names) - set(saved))
         model._load_weights(Path(path), may_be_new=new, first_heads=not saved)
         model.task_tokens.start(new, backbone.embedding_VC)
@@ -301,12 +301,28 @@ class TpoModel(nn.Module):
         return found
 
 
-def beside(config: ModelConfig, folder: Path) -> ModelConfig:
-    """The configuration with the place of a SAM2 that lies below the folder of the model, as a converted one has it."""
+def read_settings(file: Path) -> tuple[list[str], ModelConfig, FramesConfig]:
+    """Heads, model section and frames of a saved model. Raises TpoError when the file is damaged."""
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        if settings["format"] != FORMAT:
+            raise TpoError(f"{file} has format {settings['format']}, this code reads {FORMAT}: save it again")
+        return list(settings["heads"]), ModelConfig(**settings["model"]), FramesConfig(**settings["frames"])
+    except (OSError, ValueError, KeyError, TypeError) as error:  # those of JSON and of pydantic are ValueErrors
+        reason = " ".join(str(error).split())
+        raise TpoError(f"{file} is damaged, or of another version ({reason}): save the model again") from error
+
+
+def beside(config: ModelConfig, directory: str, here: Path) -> ModelConfig:
+    """The configuration with the place of a SAM2 that lies below the folder of the model, as a converted one has it.
+
+    directory: where the model lies; here: its local copy, which other machines do not have.
+    """
     mask = config.mask
-    if "://" in mask.sam2.source or not (folder / mask.sam2.source).is_dir():
+    if "://" in mask.sam2.source or not (here / mask.sam2.source).is_dir():
         return config
-    sam2 = mask.sam2.model_copy(update={"source": str(folder / mask.sam2.source)})
+    place = join(directory if "://" in directory else here.absolute(), mask.sam2.source)
+    sam2 = mask.sam2.model_copy(update={"source": place})
     return config.model_copy(update={"mask": mask.model_copy(update={"sam2": sam2})})
 
 

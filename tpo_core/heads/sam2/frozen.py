@@ -7,6 +7,7 @@ worst (the published training computed its targets so).
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,7 +43,7 @@ class FrozenSam2:
         try:
             folder = str(fetch(source)) if "://" in source else source
             loaded: Any = Sam2VideoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise TpoError(f"no SAM2 video model at {source!r} (model.mask.sam2.source): {reason}") from error
         model, info = loaded

@@ -65,11 +65,24 @@ def read_config(path: str) -> Any:
 
 
 def read_weights(vlm_class: Any, path: str) -> Any:
-    """The model of a directory in fp32. Raises TpoError when its weights are absent or cannot be read."""
+    """The model of a directory in fp32. Raises TpoError when its weights are absent, cannot be read, or are not all of
+    those of the model in their shapes (transformers would start the others at random). Further ones are told."""
+    how: Any = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        return vlm_class.from_pretrained(path, dtype=torch.float32)
-    except (OSError, SafetensorError) as error:
+        vlm, info = vlm_class.from_pretrained(path, **how)
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise TpoError(f"{path} has no weights that can be read ({first_line(error)}): copy the model again") from error
+    wrong = [f"lack {name}" for name in sorted(info["missing_keys"])]
+    wrong += [
+        f"hold {name} as {tuple(there)} where its config.json has {tuple(own)}"
+        for name, there, own in sorted(info["mismatched_keys"])
+    ]
+    if wrong:
+        raise TpoError(f"the weights of {path} {wrong[0]} ({len(wrong)} tensors differ): take all files from one model")
+    if info["unexpected_keys"]:
+        first, count = min(info["unexpected_keys"]), len(info["unexpected_keys"])
+        log.warning("%s holds %s and %d more tensors that the model does not have: unused", path, first, count - 1)
+    return vlm
 
 
 def first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from tpo_core.errors import TpoError
 from tpo_core.models.backbones.base import Backbone, VisualFeatures
 from tpo_core.models.videochat2.model import VideoChat2ForConditionalGeneration
 from tpo_core.models.videochat2.processor import VideoChat2Processor
@@ -40,6 +41,12 @@ class VideoChat2(Backbone):
         return FragmentTokenizer.from_pretrained(path)
 
     def load_processor(self, path: str, tokenizer: Any) -> VideoChat2Processor:
+        rows = len(self.embedding_VC)
+        if len(tokenizer) != rows:  # its vocabulary is never padded
+            raise TpoError(
+                f"the tokenizer of {path} has {len(tokenizer)} tokens, the embedding {rows} rows: take tokenizer and "
+                "weights from one model"
+            )
         return VideoChat2Processor.from_folder(Path(path), tokenizer, self.vlm.config)
 
     @property

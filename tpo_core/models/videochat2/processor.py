@@ -6,7 +6,6 @@ takes them from the middles of equal stretches of time. The published model coun
 `middle_frames`: at a constant frame rate the two are at most one frame apart.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from tpo_core.data.instructions import conversation
 from tpo_core.data.record import Turn
 from tpo_core.data.sample import TRACK_BOX
 from tpo_core.errors import TpoError
-from tpo_core.models.processing import IGNORED, PREPROCESSOR, Processor
+from tpo_core.models.preprocessor import PREPROCESSOR, Normalisation, normalisation, read_preprocessor, require_size
+from tpo_core.models.processing import IGNORED, Processor
 from tpo_core.models.videochat2 import prompt
 from tpo_core.models.videochat2.config import VideoChat2Config
 from tpo_core.models.videochat2.tokenizer import FragmentTokenizer, marked
@@ -58,16 +58,21 @@ class VideoChat2Processor(Processor):
 
     @classmethod
     def from_folder(cls, path: Path, tokenizer: FragmentTokenizer, config: VideoChat2Config) -> "VideoChat2Processor":
-        """With image_mean and image_std of the folder's preprocessor_config.json, or the published ones."""
-        values: dict[str, Any] = {"image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}
-        if (path / PREPROCESSOR).exists():
-            values |= json.loads((path / PREPROCESSOR).read_text())
+        """With image_mean and image_std of the folder's preprocessor_config.json, or the published ones.
+
+        Raises TpoError when that file does not fit the model.
+        """
         vision: Any = config.vision_config
+        pixels = Normalisation(IMAGE_MEAN, IMAGE_STD)
+        if (path / PREPROCESSOR).exists():
+            settings = read_preprocessor(path)
+            require_size(path, settings, vision.image_size)
+            pixels = normalisation(path, settings)
         return cls(
             tokenizer,
             image_size=vision.image_size,
-            image_mean=values["image_mean"],
-            image_std=values["image_std"],
+            image_mean=pixels.mean,
+            image_std=pixels.std,
             tokens_per_clip=config.tokens_per_clip,
             video_token_id=config.video_token_id,
         )

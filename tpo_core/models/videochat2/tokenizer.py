@@ -54,14 +54,17 @@ class FragmentTokenizer:
     def from_pretrained(cls, directory: str | Path) -> "FragmentTokenizer":
         """From a folder with a tokenizer.model, and the settings if `save_pretrained` wrote it.
 
-        Raises TpoError when there is no tokenizer.model.
+        Raises TpoError when there is no tokenizer.model, or one of the two is damaged.
         """
         path = Path(directory)
         if not (path / MODEL_FILE).exists():
             raise TpoError(f"{path} has no {MODEL_FILE}: copy the SentencePiece file of the base model there")
         settings = path / SETTINGS_FILE
-        known = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
-        return cls((path / MODEL_FILE).read_bytes(), **known)
+        try:
+            known = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+            return cls((path / MODEL_FILE).read_bytes(), **known)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise TpoError(f"{path} has a damaged {MODEL_FILE} or {SETTINGS_FILE}: copy both again") from error
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the SentencePiece file and the settings into an existing folder."""
