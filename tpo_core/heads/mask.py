@@ -124,6 +124,9 @@ class MaskHead(TaskHead):
         logits_NTHW = self.decoder(hidden_NC, context)
         for logits_THW, mask_T, size in zip(logits_NTHW, context.frame_mask_BT, context.size_wh_B2, strict=True):
             width, height = (int(side) for side in size)
+            if not mask_T.any():  # of a text alone
+                predictions.append(decode(torch.zeros(0, height, width)))
+                continue
             full = F.interpolate(
                 logits_THW[mask_T][None].float(), (height, width), mode="bilinear", align_corners=False
             )

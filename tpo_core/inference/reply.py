@@ -112,7 +112,7 @@ def _readable(text: str, found: Sequence[tuple[str, Prediction]]) -> str:
         if isinstance(each, BoxPrediction):
             return "[" + ", ".join(f"{value:.0f}" for value in each.box_xyxy.tolist()) + "]"
         if isinstance(each, SpanPrediction):
-            return " to ".join(f"{value:.1f}" for value in each.spans_s[0].tolist())
+            return " to ".join(f"{value:.1f}" for span in each.spans_s[:1].tolist() for value in span) or "[no moment]"
         return f"[mask {next(masks)}]"
 
     return _CALL.sub(result, text)

@@ -9,6 +9,7 @@ vector out of the cache again, and goes on with the indicator, after which the m
 were published with that code may be asked in its order: `ahead`.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,8 +115,10 @@ def _calls_ahead(
     if not calling:
         return []
     slots = [calling[place][1] if place in calling else grammar.pad_id for place in range(len(fed))]
-    states_R1C = _feed(ahead, slots, mask_RL, cache).last_hidden_state
-    cache.crop(-1)
+    cuts_back = cache.is_croppable and not any(cache.is_sliding)  # neither windows nor recurrent states can
+    states_R1C = _feed(ahead, slots, mask_RL, cache if cuts_back else copy.deepcopy(cache)).last_hidden_state
+    if cuts_back:
+        cache.crop(-1)
     return [HeadCall(rows[place], head, states_R1C[place, -1]) for place, (head, _) in calling.items()]
 
 

@@ -51,7 +51,7 @@ class Batch(Movable):
 
     Rows that show the same frames share them: pixel_values_UTCHW holds U <= B different clips, and row b of the batch
     shows clip clip_B[b]. What heads look at besides: queries, what is asked for in words; clip_features, one (S, D)
-    tensor a row, None unless every row has stored ones; stored_frames, uint8 (T, 3, h, w) one a row, None unless a head
+    tensor a row, see the function of that name; stored_frames, uint8 (T, 3, h, w) one a row, None unless a head
     wants them; prompt_frame_B, the place among a row's frames of the one that its question is about."""
 
     kind: str
@@ -312,7 +312,6 @@ class Processor:
 
         number_of = {key: number for number, key in enumerate(dict.fromkeys(row.frames_key for row in rows))}
         pixels_of = {row.frames_key: row.pixels_TCHW for row in rows}
-        features = [row.features_SD for row in rows if row.features_SD is not None]
         stored = [row.frames_TCHW for row in rows if row.frames_TCHW is not None]
 
         def pad_text(values: list[Tensor], fill: int) -> Tensor:
@@ -337,10 +336,19 @@ class Processor:
             targets=BUILDERS[rows[0].kind].stack([row.target for row in rows], frames) if has_targets else None,
             sample_ids=[row.sample_id for row in rows],
             queries=[row.query for row in rows],
-            clip_features=features if len(features) == len(rows) else None,
+            clip_features=clip_features(rows),
             stored_frames=stored if len(stored) == len(rows) else None,
             prompt_frame_B=torch.tensor([row.prompt_frame for row in rows]),
         )
+
+
+def clip_features(rows: list[Encoded]) -> list[Tensor] | None:
+    """The stored features (S, D) of each row, S = 0 for images and texts, which have no timeline; None unless every
+    row that has one brings its own."""
+    known = [row.features_SD for row in rows if row.features_SD is not None]
+    if not known or any(row.features_SD is None and row.duration_s > 0 for row in rows):
+        return None
+    return [known[0][:0] if row.features_SD is None else row.features_SD for row in rows]
 
 
 def inside(box: Box, example: Example) -> Tensor:

@@ -149,6 +149,8 @@ class CountingModel:
 
     SCRIPT = ((5, 7, 5, 2), (7, 6, 2), (5, 5, 5, 5, 2))
 
+    is_croppable, is_sliding = True, (False,)
+
     def __init__(self):
         self.held = [[] for _ in self.SCRIPT]
 

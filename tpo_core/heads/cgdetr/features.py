@@ -21,7 +21,10 @@ def inputs_of(context: HeadContext, prompt_BC: Tensor, config: CgDetrConfig) -> 
         clips_BVC, mask_BV = context.patches_BTNC.mean(2), context.frame_mask_BT
     else:
         clips = (context.clip_features_BLD, context.clip_mask_BL)
-        clips_BVC, mask_BV = checked(*clips, config.clip_width, "clip", "store them (data.frames.features)")
+        if clips[0] is None and not (context.duration_s_B > 0).any():  # images and texts have no clips
+            clips = (prompt_BC.new_zeros(len(prompt_BC), 1, config.clip_width), context.frame_mask_BT[:, :1])
+        remedy = "name what makes them in data.frames.features, or in tpo.json under frames"
+        clips_BVC, mask_BV = checked(*clips, config.clip_width, "clip", remedy)
     if config.text_width is None:
         text_BWC, mask_BW = prompt_BC[:, None][:, :0], mask_BV[:, :0]
     else:
@@ -40,7 +43,7 @@ def inputs_of(context: HeadContext, prompt_BC: Tensor, config: CgDetrConfig) -> 
 def checked(features: Tensor | None, mask: Tensor | None, width: int, what: str, remedy: str) -> tuple[Tensor, Tensor]:
     field = f"model.temporal.cg_detr.{what}_width"
     if features is None or mask is None:
-        raise TpoError(f"{field} is {width}, but the samples carry no {what} features: {remedy}, or set it to null")
+        raise TpoError(f"{field} is {width}, but the samples carry no {what} features: {remedy}")
     if features.shape[-1] != width:
         raise TpoError(f"{field} is {width}, but the {what} features have {features.shape[-1]} channels: set it")
     return features, mask
