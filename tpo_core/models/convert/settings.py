@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tpo_core.config.model import HEADS
 from tpo_core.config.schema import FramesConfig, ModelConfig
@@ -24,11 +25,12 @@ def write_settings(folder: Path, layout: Layout, dtype: str) -> None:
     """
     layout.backbone.save_config(folder)
     write_pixels(folder, layout.backbone.image_size)
+    sam2_size: Any = layout.sizes.sam2.image_size  # frames of 224 px would do for the language model, not for masks
     settings = {
         "format": FORMAT,
         "heads": list(HEADS),
-        "model": _with_sam2(layout.sizes.model, SAM2_FOLDER).model_dump(mode="json"),
-        "frames": FramesConfig(n_frames=PUBLISHED_FRAMES).model_dump(mode="json"),
+        "model": _as_published(layout.sizes.model).model_dump(mode="json"),
+        "frames": FramesConfig(n_frames=PUBLISHED_FRAMES, short_side_px=sam2_size).model_dump(mode="json"),
     }
     _write(folder / SETTINGS, settings)
     groups = {name: layout.group_of(name) for name in layout.model}
@@ -45,9 +47,10 @@ def write_settings(folder: Path, layout: Layout, dtype: str) -> None:
     _write(folder / MANIFEST, rows)
 
 
-def _with_sam2(model: ModelConfig, source: str) -> ModelConfig:
-    mask = model.mask.model_copy(update={"sam2": model.mask.sam2.model_copy(update={"source": source})})
-    return model.model_copy(update={"mask": mask})
+def _as_published(model: ModelConfig) -> ModelConfig:
+    """With the SAM2 beside it, and asked in the order of the published code."""
+    mask = model.mask.model_copy(update={"sam2": model.mask.sam2.model_copy(update={"source": SAM2_FOLDER})})
+    return model.model_copy(update={"mask": mask, "compat_skip_begin_token": True})
 
 
 def write_pixels(folder: Path, image_size: int) -> None:
