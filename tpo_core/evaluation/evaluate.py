@@ -73,7 +73,7 @@ def evaluate_part(
 def load_model(recipe: Recipe, model_uri: str) -> TpoModel:
     """A model that training saved, or a Hugging Face base without heads, ready to answer."""
     if (Path(local_path(model_uri)) / SETTINGS).exists():
-        model = TpoModel.from_pretrained(model_uri)
+        model = TpoModel.from_pretrained(model_uri, run=recipe.model)
     else:
         model = TpoModel.from_base(model_uri, recipe.model, heads=[])
     device = "cuda" if torch.cuda.is_available() else "cpu"
