@@ -102,9 +102,7 @@ def test_stored_features_are_taken_instead_of_frames(random_context):
 def test_features_that_the_recipe_names_must_be_there_and_of_its_width(random_context, name, field):
     context, model = with_features(random_context(2, 6), [6, 6], [3, 3]), head(**STORED)
     setattr(context, field, torch.randn(2, 6, 5))
-    with pytest.raises(
-        TpoError, match=rf"cg_detr\.{name}_width is \d+, but the {name} features have 5 channels"
-    ):
+    with pytest.raises(TpoError, match=rf"cg_detr\.{name}_width is \d+, but the {name} features have 5 channels"):
         model.predict(torch.randn(2, HIDDEN), context)
     setattr(context, field, None)
     with pytest.raises(TpoError, match=rf"the samples carry no {name} features"):
