@@ -163,8 +163,8 @@ class ModelConfig(Config):
     )
 
     def carried_out_as(self, other: "ModelConfig") -> Self:
-        """This model, computed in the way of `other`, and asked in its order: that of its training from now on."""
-        names = ("attn_implementation", "activation_checkpointing", "compat_skip_begin_token")
+        """This model, computed in the way of `other`."""
+        names = ("attn_implementation", "activation_checkpointing")
         return self.model_copy(update={name: getattr(other, name) for name in names})
 
     @field_validator("heads")

@@ -125,6 +125,11 @@ class TpoModel(nn.Module):
         model.task_tokens.start(new, backbone.embedding_VC)
         return model
 
+    def ask_in_order_of(self, run: ModelConfig) -> None:
+        """From here on heads are called in the order of `run`, where the weights are no longer those of a release."""
+        order = {"compat_skip_begin_token": run.compat_skip_begin_token}
+        self.config = self.config.model_copy(update=order)
+
     def _load_weights(self, path: Path, *, may_be_new: list[str], first_heads: bool) -> None:
         state = read_folder(path)
         prefixes = [f"{part}.{name}" for name in may_be_new for part in ("heads", "task_tokens.vectors")]

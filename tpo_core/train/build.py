@@ -25,6 +25,7 @@ def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tupl
     """
     if (Path(local_path(job.init_uri)) / SETTINGS).exists():
         model = TpoModel.from_pretrained(job.init_uri, heads=job.stage.heads, run=job.recipe.model)
+        model.ask_in_order_of(job.recipe.model)
     else:
         model = TpoModel.from_base(job.init_uri, job.recipe.model, job.stage.heads)
     model.frames = job.recipe.data.frames

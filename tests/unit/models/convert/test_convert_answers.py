@@ -62,6 +62,8 @@ def test_published_weights_are_asked_in_the_published_order_about_frames_that_sa
 def test_a_model_that_is_trained_on_is_asked_in_the_order_of_its_training(converted):
     run = ModelConfig(base="base", backbone="videochat2", attn_implementation="eager")
     model = TpoModel.from_pretrained(converted, run=run)
+    assert model.config.compat_skip_begin_token  # as it is evaluated
+    model.ask_in_order_of(run)
     assert not model.config.compat_skip_begin_token
 
 
