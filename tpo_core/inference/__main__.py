@@ -23,6 +23,7 @@ from tpo_core.inference.assistant import MAX_NEW_TOKENS, load
 from tpo_core.inference.reply import Reply, Request
 
 SHOWN_MOMENTS = 3
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 EXAMPLES = """examples:
   python -m tpo_core.inference --model runs/quickstart/multitask/model --video clip.mp4 "When does the ball move?"
@@ -40,6 +41,22 @@ def box_of(text: str) -> Box:
     except ValueError:
         raise TpoError(f"--box takes x0,y0,x1,y1 in pixels, not {text!r}") from None
     return left, top, right, bottom
+
+
+def count_of(text: str) -> int:
+    """A whole number from 1. TpoError when it is none."""
+    if not text.isdecimal() or int(text) < 1:
+        raise TpoError(f"--max-new-tokens takes a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def write_picture(item: ReplyItem, file: Path) -> None:
+    """The picture of `--draw`. TpoError when it cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        reply_card(item).save(file)
+    except OSError as error:
+        raise TpoError(f"--draw {file} cannot be written ({error.strerror}): give another place") from error
 
 
 def lines(reply: Reply) -> list[str]:
@@ -84,7 +101,7 @@ def run(arguments: Sequence[str]) -> None:
     media.add_argument("--image", help="path or URI of an image")
     parser.add_argument("--at", type=float, metavar="SECONDS", help="ask about the frame shown then, alone")
     parser.add_argument("--box", metavar="X0,Y0,X1,Y1", help="an object that the question is about, pixels")
-    parser.add_argument("--max-new-tokens", type=int, default=MAX_NEW_TOKENS, help="longest answer (%(default)s)")
+    parser.add_argument("--max-new-tokens", type=count_of, default=MAX_NEW_TOKENS, help="longest answer (%(default)s)")
     parser.add_argument("--device", help="torch device; default a GPU where there is one")
     parser.add_argument("--draw", type=Path, metavar="PNG", help="draw boxes, moments and masks on frames there")
     parser.add_argument("--json", action="store_true", help="print one JSON object, masks as COCO run lengths")
@@ -93,11 +110,12 @@ def run(arguments: Sequence[str]) -> None:
     request = Request(args.video or args.image, args.question, box_xyxy=box, at_s=args.at)
     if args.draw is not None and request.media is None:
         raise TpoError("--draw needs --video or --image: there is nothing to draw on")
+    if args.draw is not None and args.draw.suffix.lower() not in PICTURES:
+        raise TpoError(f"--draw {args.draw} is no picture file: end its name in {' or '.join(PICTURES)}")
     ((example, reply),) = load(args.model, args.device).shown_and_said([request], max_new_tokens=args.max_new_tokens)
     print(json.dumps(reply.row()) if args.json else "\n".join(lines(reply)))
     if args.draw is not None:
-        args.draw.parent.mkdir(parents=True, exist_ok=True)
-        reply_card(picture(args.question, example, reply)).save(args.draw)
+        write_picture(picture(args.question, example, reply), args.draw)
         print(f"drawn   {args.draw}", file=sys.stderr)
 
 

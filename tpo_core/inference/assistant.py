@@ -109,6 +109,8 @@ class Assistant:
         )
         if request.at_s is None:
             return _decoded(wanted)
+        if not request.at_s >= 0:
+            raise TpoError(f"a video has no frame at {request.at_s} s: ask about a time from 0")
         shown = _decoded(replace(wanted, n_frames=1, clip_s=(request.at_s, request.at_s + INSTANT_S)))
         return replace(shown, times_s=shown.times_s + request.at_s)
 
@@ -117,10 +119,14 @@ def load(uri: str, device: str | None = None) -> Assistant:
     """A model that training saved, from a folder or a URI; device: default a GPU where there is one.
 
     Raises:
-        TpoError: nothing was saved there, or it does not load.
+        TpoError: nothing was saved there, it does not load, or there is no such device.
     """
-    model = TpoModel.from_pretrained(uri)
-    return Assistant(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval())
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise TpoError(f"no device {place!r} here ({str(error).splitlines()[0]}): take another, or cpu") from error
+    return Assistant(TpoModel.from_pretrained(uri).to(place).eval())
 
 
 def media_kind(uri: str) -> str:
