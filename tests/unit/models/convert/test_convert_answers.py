@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,22 @@ def test_images_and_texts_need_no_clip_features_and_videos_do(converted, monkeyp
         assert all(np.isfinite([moment.start_s, moment.end_s, moment.score]).all() for moment in reply.moments)
     with pytest.raises(TpoError, match=r"clip_width is 14, but the samples carry no clip features: name what makes"):
         Assistant(model).chat(FRAMES, "When?", max_new_tokens=1)
+
+
+def test_a_video_with_clip_features_is_answered_beside_images_and_texts_as_alone(converted, monkeypatch):
+    model = TpoModel.from_pretrained(converted).eval()
+    says(model, monkeypatch, "<time_begin>")
+    requests = [Request(media, "When?") for media in (FRAMES, FRAMES[:3], FRAMES[0], None)]
+    film, short, image, text = (example for example, _ in Assistant(model).shown_and_said(requests, max_new_tokens=0))
+    features = np.random.default_rng(1).normal(size=(6, 14)).astype(np.float16)
+    film, short = replace(film, features_SD=features), replace(short, features_SD=features[:1])
+    examples = [film, short, image, text]
+    for together, example in zip(model.chat(examples, 1), examples, strict=True):
+        (alone,) = model.chat([example], 1)
+        assert torch.allclose(together.first("temporal").spans_s, alone.first("temporal").spans_s, atol=2e-4)
+        assert torch.allclose(together.first("temporal").scores, alone.first("temporal").scores, atol=2e-4)
+    with pytest.raises(TpoError, match=r"the samples carry no clip features"):
+        model.chat([film, replace(short, features_SD=None)], 1)
 
 
 def test_an_answer_leaves_the_weights_as_published(converted, tensors, tmp_path):
