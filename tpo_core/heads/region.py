@@ -14,6 +14,7 @@ from tpo_core.heads.base import BoxPrediction, HeadContext, HeadOutput, RegionTa
 
 L1_WEIGHT = 2.0
 GIOU_WEIGHT = 0.2
+MIN_AREA = 1e-9  # as a fraction of the image; a pixel of 8K is 3e-8. Below it a quotient has gradients beyond fp32
 GIOU_TERM_WITHOUT_VALID_BOX = 2.0  # the largest value of 1 - GIoU
 
 
@@ -27,10 +28,14 @@ def intersection_and_union(a_N4: Tensor, b_N4: Tensor) -> tuple[Tensor, Tensor]:
 
 def generalized_iou(a_N4: Tensor, b_N4: Tensor) -> Tensor:
     """GIoU (N,) in [-1, 1] of paired xyxy boxes with x0 <= x1 and y0 <= y1; finite for boxes without area."""
-    tiny = torch.finfo(a_N4.dtype).tiny
     inter_N, union_N = intersection_and_union(a_N4, b_N4)
     hull_N = (torch.maximum(a_N4[:, 2:], b_N4[:, 2:]) - torch.minimum(a_N4[:, :2], b_N4[:, :2])).prod(1)
-    return inter_N / union_N.clamp(min=tiny) - (hull_N - union_N) / hull_N.clamp(min=tiny)
+    return ratio(inter_N, union_N) - ratio(hull_N - union_N, hull_N)
+
+
+def ratio(part_N: Tensor, whole_N: Tensor) -> Tensor:
+    """part / whole; 0, and without gradient, where the whole is next to nothing."""
+    return torch.where(whole_N > MIN_AREA, part_N / whole_N.clamp(min=MIN_AREA), torch.zeros_like(whole_N))
 
 
 def box_loss(predicted_N4: Tensor, target_N4: Tensor) -> dict[str, Tensor]:

@@ -45,3 +45,20 @@ def test_overfits_eight_samples(loss, random_context):
     output = head(hidden, context, targets)
     assert output.total.item() < 0.1 * first
     assert output.report["iou"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true"),
+    [
+        ((0.2, 0.1, 0.2, 0.6), (0.2, 0.2, 0.2, 0.5)),
+        ((0.1, 0.3, 0.5, 0.3), (0.2, 0.3, 0.4, 0.3)),
+        ((0.2, 0.2, 0.2, 0.2), (0.2, 0.2, 0.2, 0.2)),
+        ((0.0, 0.0, 1e-20, 1e-20), (0.0, 0.0, 1e-20, 1e-20)),
+    ],
+)
+def test_boxes_without_area_give_no_gradient_beyond_that_of_l1(predicted, true):
+    predicted_14 = torch.tensor([predicted], requires_grad=True)
+    total = torch.stack(list(box_loss(predicted_14, torch.tensor([true])).values())).sum()
+    total.backward()
+    assert torch.isfinite(total)
+    assert predicted_14.grad.abs().max() <= 2 / 4
