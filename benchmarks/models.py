@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tiny_base import SIZES, examples_of, write_base, write_sam2
 from tpo_core.config.schema import ModelConfig, StageConfig, fill_stage_defaults
@@ -75,30 +77,39 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(model: TpoModel, plain: TpoModel, kind: str, rounds: int, device: str) -> tuple[list[float], list[float]]:
-    """Seconds of a step with the head, and without TPO, in each round."""
-    examples = examples_of(kind, BATCH)
-    found: tuple[list[float], list[float]] = ([], [])
-    steps = [stepper(each) for each in (model, plain)]
-    batches = [m.processor.collate([m.processor.encode(e) for e in examples]).to(device) for m in (model, plain)]
-    for number in range(rounds + 1):
-        for step, batch, seconds in zip(steps, batches, found, strict=True):
-            took = step(batch)
-            if number:  # the first one allocates
-                seconds.append(took)
-    return found
+@dataclass
+class Cost:
+    """Of one contender: seconds of its steps, and what a step computes, in FLOPs."""
+
+    flops: int
+    seconds: list[float] = field(default_factory=list)
+
+
+def measure(model: TpoModel, plain: TpoModel, kind: str, rounds: int, device: str) -> tuple[Cost, Cost]:
+    """A step with the head, and without TPO; the first one of each allocates, and is counted instead of timed."""
+    examples, contenders = examples_of(kind, BATCH), []
+    for each in (model, plain):
+        batch = each.processor.collate([each.processor.encode(example) for example in examples]).to(device)
+        step = stepper(each)
+        with FlopCounterMode(display=False) as counter:
+            step(batch)
+        contenders.append((step, batch, Cost(counter.get_total_flops())))
+    for _ in range(rounds):
+        for step, batch, cost in contenders:
+            cost.seconds.append(step(batch))
+    return contenders[0][2], contenders[1][2]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small", help="of the model (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn")
+    parser.add_argument("--rounds", type=int, default=5, help="timed turns of each; 0: FLOPs alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     print(f"{os.cpu_count()} CPUs ({platform.machine()}), device {args.device}, torch {torch.__version__}")
     torch.set_num_threads(1)
-    print(f"size {args.size}, batch {BATCH}, {args.rounds} rounds: medians, and the quickest step of each\n")
-    print("| head | step without TPO | with its head | added, median | added, quickest | asked |")
+    print(f"size {args.size}, batch {BATCH}, median of {args.rounds} rounds\n")
+    print("| head | FLOPs added | step without TPO | with its head | time added | asked |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="tpo-bench-") as folder:
         base, sam2 = str(write_base(Path(folder) / "base", args.size)), str(write_sam2(Path(folder) / "sam2"))
@@ -108,9 +119,12 @@ def main() -> None:
                 options["mask"]["sam2"] = {"source": sam2}
             model = TpoModel.from_base(base, ModelConfig(base=base, **options), [kind]).to(args.device).train()
             ours, theirs = measure(model, plain, kind, args.rounds, args.device)
-            added = [100 * (f(ours) / f(theirs) - 1) for f in (statistics.median, min)]
-            seconds = f"{statistics.median(theirs):.2f} s | {statistics.median(ours):.2f} s"
-            print(f"| {name} | {seconds} | {added[0]:+.1f} % | {added[1]:+.1f} % | {ASKED} |", flush=True)
+            flops = f"{100 * (ours.flops / theirs.flops - 1):+.2f} %"
+            times = "- | - | -"
+            if args.rounds:
+                took, alone = (statistics.median(each.seconds) for each in (ours, theirs))
+                times = f"{alone:.2f} s | {took:.2f} s | {100 * (took / alone - 1):+.1f} %"
+            print(f"| {name} | {flops} | {times} | {ASKED} |", flush=True)
 
 
 if __name__ == "__main__":
