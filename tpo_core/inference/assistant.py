@@ -124,6 +124,7 @@ def load(uri: str, device: str | None = None) -> Assistant:
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=place)
+    # torch raises one of the three, by device, for what it does not know, was not built for, or does not find
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise TpoError(f"no device {place!r} here ({str(error).splitlines()[0]}): take another, or cpu") from error
     return Assistant(TpoModel.from_pretrained(uri).to(place).eval())

@@ -1,11 +1,9 @@
 """From examples to the prompts of any family of image-text-to-text models."""
 
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tpo_core.data.example import Example
 from tpo_core.models.families import TOKEN, Family
-from tpo_core.models.preprocessor import normalisation, read_preprocessor, read_template, require_placeholder
 from tpo_core.models.processing import Processor
 
 
@@ -20,24 +18,6 @@ class FamilyProcessor(Processor):
         super().__init__(tokenizer, tokens_per_frame=0, **settings)
         self.family = family
         self.group_size, self.tokens_per_group = group_size, tokens_per_group
-
-    @classmethod
-    def of_family(cls, path: Path, tokenizer: Any, *, image_size: int, video_token_id: int, **layout: Any) -> Self:
-        """With the preprocessor settings of a base model, whose image size the caller has checked. layout: family,
-        group_size, tokens_per_group. Raises TpoError when settings or chat template are absent or do not fit."""
-        require_placeholder(tokenizer, video_token_id)
-        pixels = normalisation(path, read_preprocessor(path))
-        if tokenizer.chat_template is None:
-            tokenizer.chat_template = read_template(path)
-        return cls(
-            tokenizer,
-            image_size=image_size,
-            image_mean=pixels.mean,
-            image_std=pixels.std,
-            resample=pixels.resample,
-            video_token_id=video_token_id,
-            **layout,
-        )
 
     @property
     def shown(self) -> str:

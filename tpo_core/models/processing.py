@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -126,17 +126,25 @@ class Processor:
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     @classmethod
-    def load(
-        cls, path: Path, tokenizer: Any, *, image_size: int, tokens_per_frame: int, video_token_id: int
-    ) -> "Processor":
+    def load(cls, path: Path, tokenizer: Any, *, image_size: int, tokens_per_frame: int, video_token_id: int) -> Self:
         """With the preprocessor_config.json of a base model.
 
         Raises TpoError when it or the chat template is absent, or does not fit the model.
         """
-        settings = read_preprocessor(path)
-        require_size(path, settings, image_size)
+        require_size(path, read_preprocessor(path), image_size)
+        return cls.of_base(
+            path,
+            tokenizer,
+            image_size=image_size,
+            video_token_id=video_token_id,
+            tokens_per_frame=tokens_per_frame,
+        )
+
+    @classmethod
+    def of_base(cls, path: Path, tokenizer: Any, *, image_size: int, video_token_id: int, **layout: Any) -> Self:
+        """As `load`, for an image size that the caller has checked. layout: the other arguments of the class."""
         require_placeholder(tokenizer, video_token_id)
-        pixels = normalisation(path, settings)
+        pixels = normalisation(path, read_preprocessor(path))
         if tokenizer.chat_template is None:
             tokenizer.chat_template = read_template(path)
         return cls(
@@ -144,9 +152,9 @@ class Processor:
             image_size=image_size,
             image_mean=pixels.mean,
             image_std=pixels.std,
-            tokens_per_frame=tokens_per_frame,
-            video_token_id=video_token_id,
             resample=pixels.resample,
+            video_token_id=video_token_id,
+            **layout,
         )
 
     def save(self, path: Path) -> None:

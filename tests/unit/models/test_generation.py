@@ -46,19 +46,24 @@ def test_a_model_without_heads_activates_but_predicts_nothing(make_model, make_e
     assert (answer.activated, answer.found) == (["region"], [])
 
 
-def test_the_head_reads_the_hidden_state_of_teacher_forcing(make_model, make_example):
-    model = make_model().eval()
-    example = make_example("region", answer="<box_begin><boxes>")
-    make_it_say(model, "<box_begin>")
-    predicted = model.chat([example], 1)[0].first("region").box_xyxy
+def teacher_forced_box(model, example):
+    """What the region head gives at the slot of the whole conversation, fed at once."""
     batch = model.processor.collate([model.processor.encode(example)])
     with torch.no_grad():
         features = model.backbone.encode(batch.pixel_values_UTCHW, batch.frame_mask_BT)
         inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT, batch.times_s_BT)
         output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
         at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()
-        expected = model.heads["region"].predict(output.last_hidden_state[:, at_slot], model._context(features, batch))
-    torch.testing.assert_close(predicted, expected[0].box_xyxy, atol=1e-4, rtol=1e-4)
+        found = model.heads["region"].predict(output.last_hidden_state[:, at_slot], model._context(features, batch))
+    return found[0].box_xyxy
+
+
+def test_the_head_reads_the_hidden_state_of_teacher_forcing(make_model, make_example):
+    model = make_model().eval()
+    example = make_example("region", answer="<box_begin><boxes>")
+    make_it_say(model, "<box_begin>")
+    predicted = model.chat([example], 1)[0].first("region").box_xyxy
+    torch.testing.assert_close(predicted, teacher_forced_box(model, example), atol=1e-4, rtol=1e-4)
 
 
 def test_every_call_of_a_head_is_answered_in_order(make_model, make_example):
@@ -76,14 +81,8 @@ def test_the_published_order_reads_the_state_of_the_slot_in_place_of_its_indicat
     make_it_say(model, "<box_begin>")
     answer = model.chat([example], 2)[0]
     assert answer.token_ids == [model.processor.token_id("<box_begin>")] * 2
-    batch = model.processor.collate([model.processor.encode(example)])
-    with torch.no_grad():
-        features = model.backbone.encode(batch.pixel_values_UTCHW, batch.frame_mask_BT)
-        inputs = model.backbone.visual_inputs(features, batch.frame_mask_BT, batch.times_s_BT)
-        output = model.backbone.hidden_states(batch.input_ids_BL, batch.attention_mask_BL, **inputs)
-        at_slot = (batch.input_ids_BL == model.processor.slot_ids["region"])[0].nonzero().item()
-        expected = model.heads["region"].predict(output.last_hidden_state[:, at_slot], model._context(features, batch))
-    torch.testing.assert_close(answer.first("region").box_xyxy, expected[0].box_xyxy, atol=1e-4, rtol=1e-4)
+    predicted = answer.first("region").box_xyxy
+    torch.testing.assert_close(predicted, teacher_forced_box(model, example), atol=1e-4, rtol=1e-4)
 
 
 def test_a_batch_of_prompts_is_answered_as_one_by_one(make_model, make_example):

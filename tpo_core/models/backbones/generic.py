@@ -74,7 +74,7 @@ class Generic(Backbone):
     def load_processor(self, path: str, tokenizer: Any) -> FamilyProcessor:
         if self.family.frames != "patches":
             require_size(Path(path), read_preprocessor(Path(path)), self.image_size)
-        return FamilyProcessor.of_family(
+        return FamilyProcessor.of_base(
             Path(path),
             tokenizer,
             image_size=self.image_size,
