@@ -70,7 +70,7 @@ def test_the_frames_that_labels_are_on_are_stored(built):
         assert {target.frame for target in sample.targets if target.frame is not None} <= stored
 
 
-def call_every_head(ids, choice, grammar, max_new_tokens):
+def call_every_head(ids, choice, grammar, max_new_tokens, *, give_slots=True):
     """Stands for `next_token`: an untrained model would call no head."""
     if ids and ids[-1] in grammar.heads:
         return grammar.heads[ids[-1]][1]
