@@ -85,8 +85,8 @@ class KilledError(Exception):
     """Stands for a process that dies."""
 
 
-def build_dying(job, strategy, device):
-    model, batches = build_phase(job, strategy, device)
+def build_dying(job, strategy):
+    model, batches = build_phase(job, strategy)
     inner = batches.step
 
     def step(number):

@@ -28,9 +28,9 @@ def cluster():
     ray.shutdown()
 
 
-def build_dying(flag: Path, at_step: int, job, strategy, device):
+def build_dying(flag: Path, at_step: int, job, strategy):
     """The stub, whose last rank dies without a word at `at_step`, once: `flag` remembers."""
-    model, batches = build_stub(job, strategy, device)
+    model, batches = build_stub(job, strategy)
     inner = batches.step
 
     def step(number):
@@ -43,7 +43,7 @@ def build_dying(flag: Path, at_step: int, job, strategy, device):
     return model, batches
 
 
-def build_refusing(job, strategy, device):
+def build_refusing(job, strategy):
     raise TpoError("the base model is not there: give another one")
 
 

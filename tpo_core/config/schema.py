@@ -110,7 +110,10 @@ class TrainConfig(Config):
     gpus_per_worker: float = execution(0.0, ge=0, description="GPUs that Ray reserves for a worker")
     torch_threads: int | None = execution(None, ge=1, description="torch threads per worker; null is cores / workers")
     loader_workers: int = execution(2, ge=0, description="threads per worker that prepare batches ahead; 0: none ahead")
-    strategy: Literal["ddp"] = execution("ddp", description="how parameters are distributed")
+    strategy: Literal["ddp", "zero2", "zero3", "fsdp2"] = execution(
+        "ddp",
+        description="what is cut up: nothing (ddp), gradients and moments (zero2), parameters too (zero3, fsdp2)",
+    )
     log_every_steps: int = execution(10, ge=1, description="optimizer steps between two logged rows")
     checkpoint_every_steps: int = execution(100, ge=1, description="optimizer steps between two checkpoints")
     max_skipped_steps: int = execution(5, ge=0, description="steps in a row without a finite loss before a phase fails")

@@ -102,16 +102,16 @@ class Loader:
     """Batches of one part for one phase, as seen by one rank of `world`.
 
     Raises:
-        TpoError: the mixture names a kind without samples, or `world` does not divide the micro-batch size.
+        TpoError: the mixture names a kind without samples, or a micro-batch has fewer samples than `world`.
     """
 
     def __init__(self, shards: ShardSet, part: str, phase: PhaseConfig, *, seed: int, rank: int, world: int) -> None:
         assert 0 <= rank < world, f"rank {rank} of {world}"
         for kind, size in phase.sizes.items():
-            if size % world:
+            if size < world:
                 raise TpoError(
-                    f"phase {phase.name!r}: a micro-batch of {size} {kind} samples cannot be split over {world}"
-                    " workers: choose a multiple"
+                    f"phase {phase.name!r}: a micro-batch of {size} {kind} samples leaves some of {world} workers"
+                    " without any: make it larger, or take fewer workers"
                 )
         self.shards, self.phase, self.seed, self.rank, self.world = shards, phase, seed, rank, world
         self.samples = shards.samples(part)
@@ -135,8 +135,8 @@ class Loader:
 
     def examples(self, micro: MicroBatch) -> list[Example]:
         """This rank's share of a micro-batch, with frames. May be called by several threads at once."""
-        share = len(micro.indices) // self.world
-        own = range(self.rank * share, (self.rank + 1) * share)
+        size = len(micro.indices)
+        own = range(self.rank * size // self.world, (self.rank + 1) * size // self.world)
         examples = [load_example(self.shards, self.samples[micro.indices[place]]) for place in own]
         config = self.phase.augment
         if not config.active:

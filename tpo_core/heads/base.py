@@ -175,7 +175,8 @@ Prediction = BoxPrediction | SpanPrediction | MaskPrediction
 
 @dataclass
 class HeadOutput:
-    """losses: terms already weighted by the head's published term weights; their sum is the task loss.
+    """losses: terms already weighted by the head's published term weights; their sum is the task loss, a mean over the
+    samples. A term that counts other things than samples is made one by `mean_over_ranks` (ranks.py).
 
     report: plain numbers for the log (unweighted terms, batch accuracy), never used for the gradient.
     """

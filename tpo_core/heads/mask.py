@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from tpo_core.config.schema import ModelConfig
 from tpo_core.heads.base import HeadContext, HeadOutput, MaskPrediction, MaskTargets, TaskHead
+from tpo_core.heads.ranks import mean_over_ranks
 
 NORM_GROUPS = 4
 
@@ -112,9 +113,8 @@ class MaskHead(TaskHead):
             **dense_terms(logits_NTHW[dense_NT], truth_MHW),
             **projection_terms(logits_NTHW[boxed_NT], targets.boxes_NT4[boxed_NT]),
         }
-        frames = targets.valid_NT.sum().clamp(min=1)
-        anchor = logits_NTHW.sum() * 0  # keeps every parameter in the graph of a batch without an annotated frame
-        losses = {name: value_M.sum() / frames + anchor for name, value_M in terms.items()}
+        frames = targets.valid_NT.sum()
+        losses = {name: mean_over_ranks(value_M.sum(), frames, len(hidden_NC)) for name, value_M in terms.items()}
         return HeadOutput(
             losses, {"iou": mask_iou(logits_NTHW[dense_NT].detach(), truth_MHW)} if len(truth_MHW) else {}
         )

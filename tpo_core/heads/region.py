@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tpo_core.config.schema import ModelConfig
 from tpo_core.heads.base import BoxPrediction, HeadContext, HeadOutput, RegionTargets, TaskHead
+from tpo_core.heads.ranks import mean_over_ranks
 
 L1_WEIGHT = 2.0
 GIOU_WEIGHT = 0.2
@@ -45,10 +46,8 @@ def box_loss(predicted_N4: Tensor, target_N4: Tensor) -> dict[str, Tensor]:
     learns from the L1 term alone.
     """
     valid_N = (predicted_N4[:, 2:] >= predicted_N4[:, :2]).all(1)
-    if valid_N.any():
-        giou = (1 - generalized_iou(predicted_N4[valid_N], target_N4[valid_N])).mean()
-    else:
-        giou = predicted_N4.new_tensor(GIOU_TERM_WITHOUT_VALID_BOX)
+    distance = (1 - generalized_iou(predicted_N4[valid_N], target_N4[valid_N])).sum()
+    giou = mean_over_ranks(distance, valid_N.sum(), len(valid_N), of_none=GIOU_TERM_WITHOUT_VALID_BOX)
     return {"l1": L1_WEIGHT * (predicted_N4 - target_N4).abs().mean(), "giou": GIOU_WEIGHT * giou}
 
 

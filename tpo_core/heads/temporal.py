@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from tpo_core.config.schema import ModelConfig
 from tpo_core.heads.base import HeadContext, HeadOutput, SpanPrediction, TaskHead, TemporalTargets
+from tpo_core.heads.ranks import mean_over_ranks
 
 SCALE = 0.2  # brings the sum of the weighted terms to about 1 at the start of training
 SPAN_WEIGHT, GIOU_WEIGHT, LABEL_WEIGHT = 10 * SCALE, 1 * SCALE, 4 * SCALE
@@ -115,15 +116,18 @@ class TemporalHead(TaskHead):
         logits_BT, spans_BT2, position_BT = self.proposals(hidden_NC, context)
         inside_BT, truth_BT2 = assign_frames(targets.spans, position_BT, context.frame_mask_BT)
         label = F.binary_cross_entropy_with_logits(logits_BT, inside_BT.float(), reduction="none")
-        losses = {"label": LABEL_WEIGHT * label[context.frame_mask_BT].mean()}
         predicted_M2, truth_M2 = spans_BT2[inside_BT], truth_BT2[inside_BT]
-        if len(truth_M2) == 0:  # keeps every parameter in the graph, which DDP and ZeRO-3 expect
-            zero = spans_BT2.sum() * 0
-            return HeadOutput({**losses, "span": zero, "giou": zero})
         iou_M, giou_M = span_iou(predicted_M2, truth_M2)
-        losses["span"] = SPAN_WEIGHT * (predicted_M2 - truth_M2).abs().mean()
-        losses["giou"] = GIOU_WEIGHT * (1 - giou_M).mean()
-        return HeadOutput(losses, {"iou": float(iou_M.detach().mean())})
+
+        def mean(value: Tensor) -> Tensor:
+            return mean_over_ranks(value.sum(), len(value), len(hidden_NC))
+
+        losses = {
+            "label": LABEL_WEIGHT * mean(label[context.frame_mask_BT]),
+            "span": SPAN_WEIGHT * mean((predicted_M2 - truth_M2).abs().mean(1)),
+            "giou": GIOU_WEIGHT * mean(1 - giou_M),
+        }
+        return HeadOutput(losses, {"iou": float(iou_M.detach().mean())} if len(iou_M) else {})
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[SpanPrediction]:
         logits_BT, spans_BT2, _ = self.proposals(hidden_NC, context)

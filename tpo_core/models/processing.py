@@ -72,6 +72,17 @@ class Batch(Movable):
     stored_frames: list[Tensor] | None
     prompt_frame_B: Tensor
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What each loss of the batch is a sum over: answer tokens, and samples for the loss of its head."""
+        tokens = int((self.labels_BL[:, 1:] != IGNORED).sum())
+        return {"lm": tokens, "kl": tokens, self.kind: len(self.sample_ids)}
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the language model reads, padding left out."""
+        return int(self.attention_mask_BL.sum())
+
 
 @dataclass
 class Encoded:

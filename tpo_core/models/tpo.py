@@ -7,7 +7,7 @@ video, heads) and `parameters.json` (name, shape, dtype, group and trainability 
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,15 @@ class TpoModel(nn.Module):
         self.load_state_dict({own[name][0]: value for name, value in state.items()}, strict=False)
         self.new_parameters = sorted(own.keys() - state.keys())
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write the layout described at the top of this module into a local directory."""
+    def save_pretrained(self, directory: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the layout described at the top of this module into a local directory.
+
+        weights: a whole state dict to write in place of the model's own, which may lie in pieces on several ranks.
+        """
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
-        state = {saved_name(name): value.detach().contiguous() for name, value in self.state_dict().items()}
+        weights = self.state_dict() if weights is None else weights
+        state = {saved_name(name): value.detach().contiguous() for name, value in weights.items()}
         save_torch_state_dict(state, path)
         self.backbone.save_config(path)
         self.processor.save(path)
@@ -156,9 +160,9 @@ class TpoModel(nn.Module):
             "frames": self.frames.model_dump(mode="json"),
         }
         (path / SETTINGS).write_text(json.dumps(settings, indent=1))
-        (path / MANIFEST).write_text(json.dumps(self._manifest(), indent=1))
+        (path / MANIFEST).write_text(json.dumps(self._manifest(weights), indent=1))
 
-    def _manifest(self) -> list[dict[str, object]]:
+    def _manifest(self, weights: Mapping[str, Tensor]) -> list[dict[str, object]]:
         group_of = {name: group for group, members in self.groups().items() for name, _ in members}
         trained = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
         return [
@@ -169,7 +173,7 @@ class TpoModel(nn.Module):
                 "group": group_of.get(name),
                 "trained": trained.get(name, False),
             }
-            for name, value in self.state_dict().items()
+            for name, value in weights.items()
         ]
 
     def head(self, name: str) -> TaskHead:
@@ -190,30 +194,30 @@ class TpoModel(nn.Module):
         return found
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Unweighted losses {"lm": ..., <kind>: ...} and plain numbers for the log.
+        """Unweighted losses {"lm": ..., <kind>: ...}, each summed over its targets (`Batch.counts` says how many), and
+        plain numbers for the log.
 
-        "lm" is the mean cross-entropy over labelled tokens, indicators included (the paper's assignment loss); the
-        loss of a head is there when the batch is of its kind and the model has it; "kl" is there for plain
-        conversation when `.compares_with_base` is set: how far its answers are from those without adapters, in nats a
-        token (learning without forgetting, arXiv 1606.09282).
+        "lm" is the cross-entropy of labelled tokens, indicators included (the paper's assignment loss); the loss of a
+        head is there when the batch is of its kind and the model has it; "kl" is there for plain conversation when
+        `.compares_with_base` is set: how far its answers are from those without adapters, in nats a token (learning
+        without forgetting, arXiv 1606.09282).
         """
         features = self._features(batch)
         hidden_BLC = self._hidden(batch, features)
         next_M = batch.labels_BL[:, 1:][batch.labels_BL[:, 1:] != IGNORED]
         logits_MV = self._answer_logits(batch, hidden_BLC)
-        lm = F.cross_entropy(logits_MV, next_M, reduction="sum") / max(1, len(next_M))
-        losses, report = {"lm": lm}, {}
+        losses, report = {"lm": F.cross_entropy(logits_MV, next_M, reduction="sum")}, {}
         if self.compares_with_base and batch.kind not in HEADS:
             losses["kl"] = F.kl_div(
                 logits_MV.log_softmax(-1), self._base_log_probs(batch, features), log_target=True, reduction="sum"
-            ) / max(1, len(next_M))
+            )
         if batch.kind in self.heads and batch.targets is not None:
             slots_BL = batch.input_ids_BL == self.processor.slot_ids[batch.kind]
             assert slots_BL.any(1).all(), f"a {batch.kind} sample has no slot: {batch.sample_ids}"
             hidden_NC = hidden_BLC[torch.arange(len(slots_BL), device=slots_BL.device), slots_BL.int().argmax(1)]
             with torch.autocast(hidden_NC.device.type, enabled=False):
                 result = self.head(batch.kind)(hidden_NC.float(), self._context(features, batch), batch.targets)
-            losses[batch.kind] = result.total
+            losses[batch.kind] = result.total * len(hidden_NC)
             terms = {name: float(value.detach()) for name, value in result.losses.items()}
             report = {f"{batch.kind}/{name}": value for name, value in {**terms, **result.report}.items()}
         return losses, report

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
-
 from tpo_core.data.example import Example
 from tpo_core.data.loader import Loader, MicroBatch, Prepared
 from tpo_core.data.prefetch import Prefetcher
@@ -13,12 +11,12 @@ from tpo_core.models.processing import Batch, Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.tpo import SETTINGS, TpoModel
 from tpo_core.train.phase import PhaseJob
-from tpo_core.train.strategy import Strategy
+from tpo_core.train.strategies.base import Strategy
 
 PART = "train"
 
 
-def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tuple[TpoModel, "LoaderBatches"]:
+def build_phase(job: PhaseJob, strategy: Strategy) -> tuple[TpoModel, "LoaderBatches"]:
     """The model with the heads of the stage, and this rank's share of part `train`.
 
     It starts from a base model, or from the `model` folder of the phase before: that one holds SETTINGS.
@@ -33,20 +31,17 @@ def build_phase(job: PhaseJob, strategy: Strategy, device: torch.device) -> tupl
     shards = ShardSet.open(job.shards_uri)
     loader = Loader(shards, PART, job.phase, seed=job.recipe.seed, rank=strategy.rank, world=strategy.world)
     workers, counts = job.recipe.train.loader_workers, shards.counts(PART, job.phase.datasets)
-    return model, LoaderBatches(loader, model.processor, counts=counts, device=device, workers=workers)
+    return model, LoaderBatches(loader, model.processor, counts=counts, workers=workers)
 
 
 class LoaderBatches:
-    """Batches of a loader on the device. `workers` threads decode and tokenise ahead of the step that is being trained.
+    """Batches of a loader. `workers` threads decode and tokenise ahead of the step that is being trained.
 
     Steps must be asked for in order; the first one asked for may be any (a resumed run starts in the middle).
     """
 
-    def __init__(
-        self, loader: Loader, processor: Processor, *, counts: Mapping[str, int], device: torch.device, workers: int
-    ) -> None:
-        self.loader, self.processor, self.counts, self.device = loader, processor, counts, device
-        self.workers = workers
+    def __init__(self, loader: Loader, processor: Processor, *, counts: Mapping[str, int], workers: int) -> None:
+        self.loader, self.processor, self.counts, self.workers = loader, processor, counts, workers
         self.ahead: Prefetcher[tuple[int, MicroBatch, bool], Prepared[Batch]] | None = None
 
     def step(self, step: int) -> Iterator[Batch]:
@@ -55,7 +50,7 @@ class LoaderBatches:
             self.ahead = self.loader.prefetch(step, self.loader.steps, self.prepare, workers=self.workers)
         for prepared in self.ahead:
             assert prepared.step == step, f"step {step} was asked for, the loader is at {prepared.step}"
-            yield prepared.item.to(self.device)
+            yield prepared.item
             if prepared.last:
                 return
 

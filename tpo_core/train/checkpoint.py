@@ -1,7 +1,7 @@
 """Training state on disk: written aside, committed last, verified when read.
 
-A checkpoint is a directory `step-<8 digits>` of `model.pt` (trainable parameters and persistent buffers),
-`optimizer.pt`, `progress.json` and `checksums.json`. It is written as `step-<8 digits>.partial`, synced to disk and
+A checkpoint is a directory `step-<8 digits>` of `state.pt` (Strategy.state: the same names and shapes whatever the
+strategy), `progress.json` and `checksums.json`. It is written as `step-<8 digits>.partial`, synced to disk and
 renamed, which is atomic on a POSIX file system: a process killed at any moment leaves either the whole directory or a
 partial one that no reader looks at. The checksums catch what a rename cannot (a disk that lost pages, a bad copy).
 
@@ -15,31 +15,35 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from tpo_core.storage import local
 from tpo_core.storage.uri import sha256_file
 from tpo_core.train.loop import Progress
+from tpo_core.train.strategies.base import Strategy
 
 KEEP = 2
 PARTIAL = ".partial"
 CHECKSUMS = "checksums.json"
 
 
-def save_checkpoint(root: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Commit the state after `progress.step` updates under `root`, then drop all but the newest KEEP.
+def save_checkpoint(root: Path, strategy: Strategy, progress: Progress) -> None:
+    """Commit the state after `progress.step` updates under `root`, then drop all but the newest KEEP; on all ranks.
 
-    To be called by one rank. Raises TpoError when the disk is full, OSError when it fails otherwise; what was committed
-    before stays.
+    Raises TpoError when the disk is full, OSError when it fails otherwise; what was committed before stays.
     """
+    state = {name: tensor.cpu().clone() for name, tensor in strategy.state()}
+    if strategy.rank == 0:
+        write(root, state, progress)
+
+
+def write(root: Path, state: dict[str, torch.Tensor], progress: Progress) -> None:
     final = root / f"step-{progress.step:08d}"
     staging = final.with_name(final.name + PARTIAL)
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     with local.disk_full_told(staging):
-        for name, state in (("model.pt", trained_state(model)), ("optimizer.pt", optimizer.state_dict())):
-            with (staging / name).open("wb") as file:  # torch's own writer hides the errno of a full disk
-                torch.save(state, file)
+        with (staging / "state.pt").open("wb") as file:  # torch's own writer hides the errno of a full disk
+            torch.save(state, file)
         (staging / "progress.json").write_text(json.dumps(asdict(progress)))
         sums = {path.name: sha256_file(path) for path in sorted(staging.iterdir())}
         (staging / CHECKSUMS).write_text(json.dumps(sums, indent=1))
@@ -49,7 +53,6 @@ def save_checkpoint(root: Path, *, model: nn.Module, optimizer: torch.optim.Opti
     staging.rename(final)
     local.sync(root)
     retain(root)
-    return final
 
 
 def newest_checkpoint(root: Path) -> Path | None:
@@ -60,23 +63,12 @@ def newest_checkpoint(root: Path) -> Path | None:
     return None
 
 
-def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put the state of `path` into model and optimizer and return where it stood.
-
-    `model` must have the same trainable parameters as the one that was saved; frozen ones keep what they hold.
-    """
-    saved = torch.load(path / "model.pt", map_location="cpu", weights_only=True)
-    expected = set(trained_state(model))
-    assert set(saved) == expected, f"{path}: trainable parameters differ: {sorted(set(saved) ^ expected)[:5]}"
-    model.load_state_dict(saved, strict=False)
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True))
-    return Progress.from_dict(json.loads((path / "progress.json").read_text()))
-
-
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes: the state dict without frozen parameters (7 billion of them in a real model)."""
-    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+def load_checkpoint(path: Path, strategy: Strategy) -> Progress:
+    """Put the state of `path` into model and optimizer and return where it stood."""
+    saved = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    progress = Progress.from_dict(json.loads((path / "progress.json").read_text()))
+    strategy.set_state(saved.__getitem__, progress.updates)
+    return progress
 
 
 def committed(root: Path) -> list[Path]:

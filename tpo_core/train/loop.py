@@ -1,9 +1,9 @@
 """The one training loop: `losses, report = model(batch)`.
 
-It never names a task. A model returns a dict of losses by name and a report of plain numbers; the recipe's weights
-turn the losses into one total. Everything that a step computes is a function of the parameters, the optimizer state
-and the step number: sample order comes from the batches' plan, randomness (dropout) from `seed_step`. That is why a
-run resumed from a checkpoint continues bit for bit on a CPU.
+It never names a task. A model returns a dict of losses by name, sums over the targets of its batch, and a report of
+plain numbers; `Shares` and the recipe's weights turn them into one total. Everything that a step computes is a function
+of the parameters, the optimizer state and the step number: sample order comes from the batches' plan, randomness
+(dropout) from `seed_step`. That is why a run resumed from a checkpoint continues bit for bit on a CPU.
 """
 
 import math
@@ -16,26 +16,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tpo_core.train.optim import set_learning_rates
-from tpo_core.train.strategy import Strategy, clip_gradients
+from tpo_core.train.shares import Batch, Shares
+from tpo_core.train.strategies.base import Strategy
 
 Row = dict[str, Any]
-
-
-class Batch(Protocol):
-    """What the loop knows of a micro-batch: the kind of its samples and who they are."""
-
-    kind: str
-    sample_ids: list[str]
 
 
 class Batches(Protocol):
     """The micro-batches of a phase."""
 
     def step(self, step: int) -> Iterator[Batch]:
-        """This rank's micro-batches of optimizer step `step`, on the device; a pure function of `step`."""
+        """This rank's micro-batches of optimizer step `step`, on the CPU; a pure function of `step`."""
 
 
 class DivergedError(RuntimeError):
@@ -47,7 +41,7 @@ class LoopConfig:
     """Hyper-parameters of the loop; the recipe says where they come from.
 
     accumulation: micro-batches per step. loss_weights: weight of each loss name. clip_norm: global gradient norm.
-    seed: base of the dropout randomness. log_every, checkpoint_every: in steps. autocast: entered around each forward.
+    seed: base of the dropout randomness. log_every: in steps. autocast: entered around each forward.
     max_skipped: steps in a row whose update may be skipped because loss or gradient norm was not finite; one more
     raises DivergedError.
     """
@@ -58,7 +52,6 @@ class LoopConfig:
     clip_norm: float
     seed: int
     log_every: int
-    checkpoint_every: int
     max_skipped: int
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -71,6 +64,7 @@ class Window:
     counts: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     samples: int = 0
+    tokens: int = 0
     seconds: float = 0.0
     wait_s: float = 0.0
 
@@ -93,17 +87,25 @@ class Progress:
 
     step: int = 0
     samples: int = 0
+    tokens: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
     seconds: float = 0.0
     window: Window = field(default_factory=Window)
 
-    def finish_step(self, *, samples: int, seconds: float, wait_s: float) -> None:
+    @property
+    def updates(self) -> int:
+        """Steps in which the optimizer moved."""
+        return self.step - self.skipped
+
+    def finish_step(self, *, samples: int, tokens: int, seconds: float, wait_s: float) -> None:
         self.step += 1
         self.samples += samples
+        self.tokens += tokens
         self.seconds += seconds
         self.window.steps += 1
         self.window.samples += samples
+        self.window.tokens += tokens
         self.window.seconds += seconds
         self.window.wait_s += wait_s
 
@@ -114,91 +116,67 @@ class Progress:
 
 
 def train(
-    model: nn.Module,
+    module: nn.Module,
     batches: Batches,
-    optimizer: torch.optim.Optimizer,
     schedule: Callable[[int], float],
     *,
     config: LoopConfig,
     strategy: Strategy,
     progress: Progress,
     on_row: Callable[[Row], None],
-    on_checkpoint: Callable[[Progress], None],
+    on_step: Callable[[Progress], None],
 ) -> None:
-    """Run updates progress.step .. config.steps - 1.
+    """Run updates progress.step .. config.steps - 1 of the module that `strategy.prepare` gave.
 
-    `on_row` gets one row every `log_every` steps and at the end; `on_checkpoint` is called every `checkpoint_every`
-    steps and at the end, when parameters, optimizer and `progress` belong together. Both are called on every rank.
-    Raises DivergedError, see LoopConfig.
+    `on_row` gets one row every `log_every` steps and at the end; `on_step` is called after every step, when parameters,
+    optimizer and `progress` belong together. Both are called on every rank. Raises DivergedError, see LoopConfig.
     """
-    model.train()
+    module.train()
     while progress.step < config.steps:
-        rates = set_learning_rates(optimizer, schedule(progress.step))
-        run_step(model, batches, optimizer, config=config, strategy=strategy, progress=progress)
-        last = progress.step == config.steps
-        if last or progress.step % config.log_every == 0:
+        rates = set_learning_rates(strategy.optimizer, schedule(progress.step))
+        run_step(module, batches, config=config, strategy=strategy, progress=progress)
+        if progress.step == config.steps or progress.step % config.log_every == 0:
             on_row(make_row(progress, rates, steps=config.steps))
             progress.window = Window()
-        if last or progress.step % config.checkpoint_every == 0:
-            on_checkpoint(progress)
+        on_step(progress)
 
 
 def run_step(
-    model: nn.Module,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    *,
-    config: LoopConfig,
-    strategy: Strategy,
-    progress: Progress,
+    module: nn.Module, batches: Batches, *, config: LoopConfig, strategy: Strategy, progress: Progress
 ) -> None:
     """One optimizer step: accumulate the micro-batches, check that all is finite, then clip and update."""
     started = time.perf_counter()
     seed_step(config.seed, step=progress.step, rank=strategy.rank)
-    optimizer.zero_grad(set_to_none=True)
-    measured, reports, local_samples, wait_s = accumulate(model, batches.step(progress.step), config, strategy)
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    norm = strategy.reduce_gradients(params)
-    values = [(name, value) for (name, _), value in zip(measured, strategy.mean([v for _, v in measured]), strict=True)]
-    if all(math.isfinite(value) for value in (norm, *(value for _, value in values))):
-        clip_gradients(params, norm, config.clip_norm)
-        optimizer.step()
+    micros = list(batches.step(progress.step))
+    wait_s = time.perf_counter() - started
+    assert len(micros) == config.accumulation, f"{len(micros)} micro-batches where {config.accumulation} make a step"
+    shares = Shares.of(micros, config.loss_weights, strategy)
+    reports = accumulate(module, micros, shares, config, strategy)
+    norm = strategy.gradient_norm()
+    values = shares.values(strategy)
+    if all(math.isfinite(value) for value in (norm, *values.values())):
+        strategy.update(norm, config.clip_norm)
         progress.skipped_in_row = 0
-        progress.window.add([*values, *reports, ("grad_norm", norm)])
+        progress.window.add([*values.items(), *reports, ("grad_norm", norm)])
     else:
-        skip_update(progress, config, [*values, ("grad_norm", norm)])
-    progress.finish_step(samples=local_samples * strategy.world, seconds=time.perf_counter() - started, wait_s=wait_s)
+        strategy.drop_gradients()
+        skip_update(progress, config, [*values.items(), ("grad_norm", norm)])
+    seconds = time.perf_counter() - started
+    progress.finish_step(samples=shares.samples, tokens=shares.tokens, seconds=seconds, wait_s=wait_s)
 
 
 def accumulate(
-    model: nn.Module, micros: Iterator[Batch], config: LoopConfig, strategy: Strategy
-) -> tuple[list[tuple[str, Tensor]], list[tuple[str, float]], int, float]:
-    """Forward and backward over the micro-batches of one step, each weighing the same.
-
-    Returns the named losses on the device (nothing waits for it here), the model's own reports, the number of samples
-    on this rank, and the seconds spent waiting for data.
-    """
-    measured: list[tuple[str, Tensor]] = []
+    module: nn.Module, micros: list[Batch], shares: Shares, config: LoopConfig, strategy: Strategy
+) -> list[tuple[str, float]]:
+    """Forward and backward over the micro-batches of one step; returns the model's own reports of this rank."""
     reports: list[tuple[str, float]] = []
-    samples, wait_s = 0, 0.0
-    for _ in range(config.accumulation):
-        asked = time.perf_counter()
-        micro = next(micros)
-        wait_s += time.perf_counter() - asked
+    for place, micro in enumerate(micros):
         with config.autocast():
-            losses, report = model(micro)
-            total = weighted_total(losses, config.loss_weights)
-        strategy.backward(total / config.accumulation)
-        measured += [("total", total.detach()), (f"kind/{micro.kind}", total.detach())]
-        measured += [(f"loss/{name}", loss.detach()) for name, loss in losses.items()]
+            losses, report = module(micro.to(strategy.device))
+            share = shares.add(micro.kind, losses)
+        strategy.backward(share, last=place == len(micros) - 1)
         reports += [(f"report/{name}", value) for name, value in report.items()]
-        samples += len(micro.sample_ids)
-    return measured, reports, samples, wait_s
-
-
-def weighted_total(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum of weight times loss; the one place where objectives meet. Every loss must have a weight."""
-    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+    return reports
 
 
 def skip_update(progress: Progress, config: LoopConfig, values: list[tuple[str, float]]) -> None:
@@ -229,9 +207,10 @@ def make_row(progress: Progress, rates: Mapping[str, float], *, steps: int) -> R
     """One flat row about the steps since the last row.
 
     Keys: step (updates done), steps (of the phase), total, loss/<name>, kind/<kind> (total on samples of that kind),
-    report/<name>, grad_norm (before clipping), lr/<group>, samples_per_s, data_wait (fraction of the time, 0 to 1),
-    data_wait_s, eta_s, seconds (all attempts), samples, skipped. Losses are means over the steps whose update was
-    made; a kind that did not come up is absent.
+    report/<name> (of rank 0), grad_norm (before clipping), lr/<group>, samples_per_s, tokens_per_s (read by the
+    language model, all ranks), data_wait (fraction of the time, 0 to 1), data_wait_s, eta_s, seconds (all attempts),
+    samples, tokens, skipped. Losses are means over the steps whose update was made; of a kind that did not come up
+    there is none.
     """
     window = progress.window
     return {
@@ -240,10 +219,12 @@ def make_row(progress: Progress, rates: Mapping[str, float], *, steps: int) -> R
         **window.means(),
         **{f"lr/{group}": rate for group, rate in rates.items()},
         "samples_per_s": window.samples / window.seconds,
+        "tokens_per_s": window.tokens / window.seconds,
         "data_wait": window.wait_s / window.seconds,
         "data_wait_s": window.wait_s,
         "eta_s": (steps - progress.step) * window.seconds / window.steps,
         "seconds": progress.seconds,
         "samples": progress.samples,
+        "tokens": progress.tokens,
         "skipped": progress.skipped,
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,7 +51,7 @@ def cosine(*, steps: int, warmup_steps: int, floor: float) -> Callable[[int], fl
     return lambda step: lr_factor(step, steps=steps, warmup_steps=warmup_steps, floor=floor)
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+def set_learning_rates(optimizer: Any, factor: float) -> dict[str, float]:
     """Set every parameter group to `factor` of its peak; returns the learning rate of each named group."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

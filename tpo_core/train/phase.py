@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from tpo_core.config.schema import PhaseConfig, Recipe, StageConfig
 from tpo_core.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from tpo_core.train.loop import Batch, LoopConfig, Progress, Row, seed_step, train
 from tpo_core.train.optim import Groups, build_optimizer, cosine
 from tpo_core.train.stages import describe_trainable, plan_phase, select_trainable
-from tpo_core.train.strategy import Strategy, make_strategy
+from tpo_core.train.strategies.base import Strategy
+from tpo_core.train.strategies.registry import make_strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,8 @@ class PhaseModel(Protocol):
     def groups(self) -> Groups:
         """Parameters by group, as (name, parameter) pairs."""
 
-    def save_pretrained(self, directory: Path) -> None:
-        """Write all weights in the Hugging Face layout."""
+    def save_pretrained(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write `weights`, a whole state dict, in the Hugging Face layout."""
 
 
 class PhaseBatches(Protocol):
@@ -110,7 +111,7 @@ class NoSink:
         """Nothing."""
 
 
-Builder = Callable[[PhaseJob, Strategy, torch.device], tuple[Any, PhaseBatches]]
+Builder = Callable[[PhaseJob, Strategy], tuple[Any, PhaseBatches]]
 
 
 def run_rank(
@@ -127,27 +128,26 @@ def run_rank(
     the model and at last the summary.
     """
     stage, train_config = job.stage, job.recipe.train
-    strategy = make_strategy(train_config.strategy)
+    strategy = make_strategy(train_config.strategy, device)
     seed_step(job.recipe.seed, step=0, rank=0)  # heads that are new in this stage start alike on all ranks
-    model, batches = build(job, strategy, device)
-    groups = model.groups()
-    select_trainable(model, groups, stage.lr)
-    module = strategy.prepare(model.to(device))
+    model, batches = build(job, strategy)
+    select_trainable(model, model.groups(), stage.lr)
+    trains = describe_trainable(model, model.groups(), stage.lr)
+    module = strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))
     plan = plan_phase(stage, job.phase, counts=batches.counts, world=strategy.world)
-    optimizer = build_optimizer(groups, stage)
-    progress, note = resume(job, strategy, model, optimizer)
+    progress, note = resume(job, strategy)
     recorder = Recorder(job, progress, open_sink()) if strategy.rank == 0 else None
     if recorder:
-        recorder.note(plan.describe(), describe_trainable(model, groups, stage.lr), note)
+        recorder.note(plan.describe(), trains, note)
 
     def on_row(row: Row) -> None:
         if recorder:
             recorder.row(row)
         report(row)
 
-    def on_checkpoint(progress: Progress) -> None:
-        if recorder:
-            save_checkpoint(job.checkpoints, model=model, optimizer=optimizer, progress=progress)
+    def on_step(progress: Progress) -> None:
+        if progress.step == plan.steps or progress.step % train_config.checkpoint_every_steps == 0:
+            save_checkpoint(job.checkpoints, strategy, progress)
 
     config = LoopConfig(
         steps=plan.steps,
@@ -156,18 +156,18 @@ def run_rank(
         clip_norm=stage.grad_clip_norm,
         seed=job.recipe.seed,
         log_every=train_config.log_every_steps,
-        checkpoint_every=train_config.checkpoint_every_steps,
         max_skipped=train_config.max_skipped_steps,
         autocast=partial(autocast, device, stage.precision),
     )
     schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
     with closing(batches):
         train(
-            module, batches, optimizer, schedule, config=config, strategy=strategy, progress=progress,
-            on_row=on_row, on_checkpoint=on_checkpoint,
+            module, batches, schedule, config=config, strategy=strategy, progress=progress,
+            on_row=on_row, on_step=on_step,
         )  # fmt: skip
+    weights = strategy.weights()
     if recorder:
-        recorder.finish(model)
+        recorder.finish(model, weights)
     strategy.barrier()
 
 
@@ -176,14 +176,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def resume(
-    job: PhaseJob, strategy: Strategy, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[Progress, str]:
+def resume(job: PhaseJob, strategy: Strategy) -> tuple[Progress, str]:
     """Load the checkpoint that rank 0 finds newest, on all ranks; returns where it stands and a line about it."""
     path = strategy.agree(newest_checkpoint(job.checkpoints) if strategy.rank == 0 else None)
     if path is None:
         return Progress(), "starting at step 0"
-    progress = load_checkpoint(path, model=model, optimizer=optimizer)
+    progress = load_checkpoint(path, strategy)
     return progress, f"resuming at step {progress.step} from {path.name}"
 
 
@@ -207,12 +205,12 @@ class Recorder:
             file.write(json.dumps(row) + "\n")
         self.sink.log_metrics({k: float(v) for k, v in row.items() if k not in ("step", "steps")}, row["step"])
 
-    def finish(self, model: PhaseModel) -> None:
+    def finish(self, model: PhaseModel, weights: Mapping[str, Tensor]) -> None:
         """Write the model, then the summary: {steps, samples, seconds, skipped, losses of the last row}."""
         aside = self.job.model.with_name("model.partial")
         for path in (aside, self.job.model):  # left by an attempt that died right here
             shutil.rmtree(path, ignore_errors=True)
-        model.save_pretrained(aside)
+        model.save_pretrained(aside, weights)
         aside.rename(self.job.model)
         last = read_history(self.job.history)[-1]
         losses = {k: v for k, v in last.items() if k == "total" or k.startswith(("loss/", "kind/"))}

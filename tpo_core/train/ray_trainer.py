@@ -27,7 +27,6 @@ from tpo_core.train.loop import Row
 from tpo_core.train.phase import Builder, MetricSink, NoSink, PhaseJob, run_rank
 from tpo_core.train.progress_line import Follower, row_line
 from tpo_core.train.stages import PhaseRef
-from tpo_core.train.strategy import make_strategy
 
 # Ray Train reads these from the driver's environment; what the user has set stays.
 RAY_TRAIN_ENVIRONMENT = {
@@ -64,7 +63,6 @@ def run_phase(
     Raises TpoError for what the user can mend, ray.train.TrainingFailedError when workers failed more than
     train.max_failures times.
     """
-    make_strategy(recipe.train.strategy)  # refused here and not only after the workers have started
     job = PhaseJob(
         recipe=recipe,
         stage_name=stage_name,

@@ -79,7 +79,7 @@ def plan_phase(stage: StageConfig, phase: PhaseConfig, *, counts: Mapping[str, i
 
     counts: samples of each kind in the training part. One epoch is as many samples as the kinds of the mixture hold
     together; the last step of a phase is always full, so a fraction of a step is rounded up.
-    Raises TpoError when a kind of the mixture has no sample, or when the workers do not divide a micro-batch.
+    Raises TpoError when a kind of the mixture has no sample.
     """
     empty = [kind for kind in phase.mixture if not counts.get(kind, 0)]
     if empty:
@@ -88,12 +88,6 @@ def plan_phase(stage: StageConfig, phase: PhaseConfig, *, counts: Mapping[str, i
             f"phase {phase.name!r} draws from {empty[0]!r} but the training part holds no such sample ({held}):"
             " add a source or take the kind out of the mixture"
         )
-    for kind, size in phase.sizes.items():
-        if size % world:
-            raise TpoError(
-                f"phase {phase.name!r}: micro-batch of {kind} / workers = {size} / {world} = {size / world:.3g}"
-                " must be whole"
-            )
     steps = steps_for(phase, counts)
     return PhasePlan(
         steps=steps,

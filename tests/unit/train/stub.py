@@ -13,7 +13,8 @@ from tpo_core.train.loop import LoopConfig, Progress, train
 from tpo_core.train.optim import build_optimizer, cosine
 from tpo_core.train.phase import PhaseJob
 from tpo_core.train.stages import select_trainable
-from tpo_core.train.strategy import DataParallel, Strategy
+from tpo_core.train.strategies.base import Strategy
+from tpo_core.train.strategies.replicated import Replicated
 
 WIDTH = 4
 
@@ -24,6 +25,17 @@ class StubBatch:
     sample_ids: list[str]
     inputs_NC: Tensor
     targets_N: Tensor
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict.fromkeys(("lm", self.kind), len(self.inputs_NC))
+
+    @property
+    def n_tokens(self) -> int:
+        return 3 * len(self.inputs_NC)
+
+    def to(self, device: torch.device) -> "StubBatch":
+        return self
 
 
 class StubModel(nn.Module):
@@ -46,14 +58,17 @@ class StubModel(nn.Module):
     def forward(self, batch: StubBatch) -> tuple[dict[str, Tensor], dict[str, float]]:
         self.calls += 1
         hidden_NC = self.adapter(self.base(batch.inputs_NC))
-        losses = {"lm": hidden_NC.square().mean()}
+        losses = {"lm": hidden_NC.square().mean(1).sum()}
         if batch.kind == "region":
-            losses["region"] = (self.head(hidden_NC).squeeze(-1) - batch.targets_N).abs().mean()
+            losses["region"] = (self.head(hidden_NC).squeeze(-1) - batch.targets_N).abs().sum()
         return losses, {"hidden_max": float(hidden_NC.detach().max())}
 
-    def save_pretrained(self, directory: Path) -> None:
+    def save_pretrained(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
         directory.mkdir()
-        torch.save(self.state_dict(), directory / "weights.pt")
+        torch.save(dict(weights), directory / "weights.pt")
+
+    def sharding_units(self) -> list[nn.Module]:
+        return [self.adapter]
 
 
 class StubBatches:
@@ -76,7 +91,7 @@ class StubBatches:
         """Nothing runs in the background."""
 
 
-def build_stub(job: PhaseJob, strategy: Strategy, device: torch.device) -> tuple[StubModel, StubBatches]:
+def build_stub(job: PhaseJob, strategy: Strategy) -> tuple[StubModel, StubBatches]:
     return StubModel(), StubBatches(micro=job.phase.micro_batch_size, rank=strategy.rank, world=strategy.world)
 
 
@@ -107,23 +122,33 @@ STAGE = stub_recipe().stages["vision_task"]
 class Run:
     """A model under training, with all that the loop handed out."""
 
-    def __init__(self, **config):
+    def __init__(self, *, checkpoint_every=5, stage=STAGE, strategy=None, model=None, **config):
         torch.manual_seed(0)
-        self.model, self.rows, self.saved = StubModel(), [], []
-        select_trainable(self.model, self.model.groups(), STAGE.lr)
-        self.optimizer = build_optimizer(self.model.groups(), STAGE)
+        self.model, self.rows, self.saved, self.stage = model or StubModel(), [], [], stage
+        self.strategy, self.checkpoint_every = strategy or Replicated(), checkpoint_every
+        if model is None:
+            select_trainable(self.model, self.model.groups(), stage.lr)
+        self.module = self.strategy.prepare(self.model, lambda: build_optimizer(self.model.groups(), stage))
         self.progress, self.on_row = Progress(), self.rows.append
         self.config = LoopConfig(
             **{
                 "steps": 12, "accumulation": 2, "loss_weights": {"lm": 1.0, "region": 2.0}, "clip_norm": 1.0,
-                "seed": 7, "log_every": 3, "checkpoint_every": 5, "max_skipped": 2, **config,
+                "seed": 7, "log_every": 3, "max_skipped": 2, **config,
             }
         )  # fmt: skip
 
-    def train(self, batches, strategy=None):
+    @property
+    def optimizer(self):
+        return self.strategy.optimizer
+
+    def train(self, batches):
         schedule = cosine(steps=self.config.steps, warmup_steps=min(2, self.config.steps), floor=0.1)
         train(
-            self.model, batches, self.optimizer, schedule, config=self.config, strategy=strategy or DataParallel(),
-            progress=self.progress, on_row=self.on_row, on_checkpoint=lambda p: self.saved.append(p.step),
+            self.module, batches, schedule, config=self.config, strategy=self.strategy, progress=self.progress,
+            on_row=self.on_row, on_step=self.on_step,
         )  # fmt: skip
         return self
+
+    def on_step(self, progress):
+        if progress.step == self.config.steps or progress.step % self.checkpoint_every == 0:
+            self.saved.append(progress.step)

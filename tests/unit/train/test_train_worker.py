@@ -12,7 +12,7 @@ from tpo_core.train.phase import NoSink, PhaseJob
 
 
 def test_a_full_disk_in_a_worker_is_one_line(tmp_path, monkeypatch):
-    def build(job, strategy, device):
+    def build(job, strategy):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))

@@ -16,6 +16,7 @@ from tpo_core.config.model import Sam2MaskConfig
 from tpo_core.config.schema import ModelConfig
 from tpo_core.heads.base import HeadContext, HeadOutput, MaskPrediction, MaskTargets, TaskHead
 from tpo_core.heads.mask import decode, dense_terms
+from tpo_core.heads.ranks import mean_over_ranks
 from tpo_core.heads.region import mean_iou
 from tpo_core.heads.sam2.frozen import PROMPT_ROWS, FrozenSam2
 from tpo_core.heads.sam2.targets import PromptBoxes, prompt_boxes
@@ -71,8 +72,11 @@ class Sam2MaskHead(TaskHead):
                 "embedding": (prompts_N3C - self.sam.embed_boxes(truth.boxes_N4)).abs().mean((1, 2)),
                 "box": (boxes_N4 - truth.boxes_N4).abs().mean(1),
             }
-            count = truth.present_N.sum().clamp(min=1)
-            losses = {name: (value_N * truth.present_N).sum() / count for name, value_N in terms_N.items()}
+            present_N = truth.present_N
+            losses = {
+                name: mean_over_ranks((value_N * present_N).sum(), present_N.sum(), len(present_N))
+                for name, value_N in terms_N.items()
+            }
             if self.config.pixel_weight:
                 losses |= self.pixel_losses(prompts_N3C, truth, context, targets)
         seen = truth.present_N
@@ -86,14 +90,17 @@ class Sam2MaskHead(TaskHead):
         frames, places = stored_frames(context), truth.frame_N.tolist()
         masks_NHW = torch.stack([masks_THW[place] for masks_THW, place in zip(targets.masks_NTHW, places, strict=True)])
         chosen = (truth.present_N & ~targets.box_only_N & masks_NHW.flatten(1).any(1)).nonzero().squeeze(1)
-        if len(chosen) == 0:
-            return dict.fromkeys(("pixel_bce", "pixel_dice"), prompts_N3C.sum() * 0)
-        looked_at = [frames[row][places[row]].to(prompts_N3C.device) for row in chosen.tolist()]
-        logits_Mhw = self.sam.mask_logits(looked_at, prompts_N3C[chosen])
-        masks_MHW = masks_NHW[chosen].to(logits_Mhw.dtype)
-        logits_MHW = F.interpolate(logits_Mhw[None], masks_MHW.shape[-2:], mode="bilinear", align_corners=False)[0]
-        terms = dense_terms(logits_MHW, masks_MHW)
-        return {f"pixel_{name}": self.config.pixel_weight * value_M.mean() for name, value_M in terms.items()}
+        totals = dict.fromkeys(("bce", "dice"), prompts_N3C.sum() * 0)
+        if len(chosen):
+            looked_at = [frames[row][places[row]].to(prompts_N3C.device) for row in chosen.tolist()]
+            logits_Mhw = self.sam.mask_logits(looked_at, prompts_N3C[chosen])
+            masks_MHW = masks_NHW[chosen].to(logits_Mhw.dtype)
+            logits_MHW = F.interpolate(logits_Mhw[None], masks_MHW.shape[-2:], mode="bilinear", align_corners=False)[0]
+            totals = {name: value_M.sum() for name, value_M in dense_terms(logits_MHW, masks_MHW).items()}
+        return {
+            f"pixel_{name}": self.config.pixel_weight * mean_over_ranks(total, len(chosen), len(prompts_N3C))
+            for name, total in totals.items()
+        }
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[MaskPrediction]:
         """Prompted by the hidden vectors, or, where the recipe says so, by the box of the question if it has one."""

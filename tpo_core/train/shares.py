@@ -1,0 +1,84 @@
+"""What each rank contributes to the loss of a step: the contributions add up to the loss of the global batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tpo_core.train.strategies.base import Strategy
+
+
+class Batch(Protocol):
+    """What the loop knows of a rank's part of a micro-batch: the kind of its samples, who they are, how many targets
+    each loss sums over, and how many tokens the language model reads."""
+
+    kind: str
+    sample_ids: list[str]
+
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    def to(self, device: torch.device) -> "Batch": ...
+
+
+@dataclass
+class Shares:
+    """The losses of one step, normalised by what they are sums over, counted over all ranks and micro-batches.
+
+    The loss of a kind is the sum over its losses of weight times (sum over all targets of that kind in the step /
+    number of them); the total is the mean of the kinds, each with the share of its micro-batches, so that the mixture
+    decides what a kind weighs and neither the length of answers nor the split over ranks and micro-batches does.
+
+    counts: (kind, loss) to targets on all ranks; fractions: kind to its share of the micro-batches; sums: of this
+    rank, on the device, so that nothing waits for them. samples, tokens: of all ranks.
+    """
+
+    weights: Mapping[str, float]
+    counts: dict[tuple[str, str], float]
+    fractions: dict[str, float]
+    samples: int
+    tokens: int
+    sums: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, micros: list[Batch], weights: Mapping[str, float], strategy: Strategy) -> "Shares":
+        """Counts the targets of a step; every rank has micro-batches of the same kinds in the same order."""
+        local: dict[tuple[str, str], int] = {}
+        for micro in micros:
+            for name, count in micro.counts.items():
+                local[micro.kind, name] = local.get((micro.kind, name), 0) + count
+        own = [sum(len(micro.sample_ids) for micro in micros), sum(micro.n_tokens for micro in micros)]
+        samples, tokens, *counts = strategy.total([*own, *local.values()])
+        kinds = [micro.kind for micro in micros]
+        fractions = {kind: kinds.count(kind) / len(kinds) for kind in kinds}
+        return cls(weights, dict(zip(local, counts, strict=True)), fractions, int(samples), int(tokens))
+
+    def add(self, kind: str, losses: Mapping[str, Tensor]) -> Tensor:
+        """What a micro-batch adds to the total on this rank, to be differentiated. Every loss must have a weight."""
+        terms = []
+        for name, value in losses.items():
+            terms.append(self.weights[name] * self.fractions[kind] / max(1, self.counts[kind, name]) * value)
+            known = self.sums.get((kind, name))
+            self.sums[kind, name] = value.detach() if known is None else known + value.detach()
+        return torch.stack(terms).sum()
+
+    def values(self, strategy: Strategy) -> dict[str, float]:
+        """total, kind/<kind> and loss/<name> over all ranks; the last is the mean over the targets of all kinds."""
+        sums = dict(zip(self.sums, strategy.total(list(self.sums.values())), strict=True))
+        kinds = dict.fromkeys(self.fractions, 0.0)
+        for (kind, name), value in sums.items():
+            kinds[kind] += self.weights[name] * value / max(1, self.counts[kind, name])
+        names = {name: [key for key in sums if key[1] == name] for _, name in sums}
+        return {
+            "total": sum(self.fractions[kind] * value for kind, value in kinds.items()),
+            **{f"kind/{kind}": value for kind, value in kinds.items()},
+            **{
+                f"loss/{name}": sum(sums[key] for key in keys) / max(1, sum(self.counts[key] for key in keys))
+                for name, keys in names.items()
+            },
+        }
