@@ -74,6 +74,13 @@ def test_the_order_is_the_same_at_any_number_of_ranks():
         assert sorted(index for share in shares for index in share) == sorted(micro.indices)
 
 
+def test_ranks_that_do_not_divide_a_micro_batch_share_it_unevenly():
+    for micro in loader().plan(0):
+        shares = [loader(rank=rank, world=3).examples(micro) for rank in range(3)]
+        assert [len(share) for share in shares] == [1, 1, 2]
+        assert sorted(index for share in shares for index in share) == sorted(micro.indices)
+
+
 def test_a_phase_may_draw_from_some_data_sets_alone():
     config = phase(steps=50)
     half = loader(config.model_copy(update={"datasets": ["even"]}))
@@ -170,9 +177,9 @@ def test_a_kind_without_samples_is_refused():
         loader(phase(mask=1.0, region=1.0), sizes={"region": 5})
 
 
-def test_a_micro_batch_must_be_divisible_by_the_ranks():
-    with pytest.raises(TpoError, match="a micro-batch of 4 chat samples cannot be split over 3 workers"):
-        loader(rank=0, world=3)
+def test_a_micro_batch_has_a_sample_for_every_rank():
+    with pytest.raises(TpoError, match="a micro-batch of 4 chat samples leaves some of 5 workers without any"):
+        loader(rank=0, world=5)
 
 
 def test_steps_are_given_or_follow_from_epochs():

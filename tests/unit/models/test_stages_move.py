@@ -10,7 +10,7 @@ from tpo_core.models.tpo import TpoModel
 from tpo_core.train.loop import LoopConfig, Progress, train
 from tpo_core.train.optim import build_optimizer
 from tpo_core.train.stages import select_trainable
-from tpo_core.train.strategy import DataParallel
+from tpo_core.train.strategies.replicated import Replicated
 
 KINDS = ("region", "temporal", "mask", "chat")
 HEADS = {"region_head", "temporal_head", "mask_head"}
@@ -45,11 +45,13 @@ def step_once(model: TpoModel, stage: StageConfig, make_example) -> dict[str, to
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     config = LoopConfig(
         steps=1, accumulation=len(KINDS), loss_weights=stage.loss_weights, clip_norm=1.0, seed=0, log_every=1,
-        checkpoint_every=1, max_skipped=0,
+        max_skipped=0,
     )  # fmt: skip
+    strategy = Replicated()
+    module = strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))
     train(
-        model, OneOfEach(model, make_example), build_optimizer(model.groups(), stage), lambda step: 1.0, config=config,
-        strategy=DataParallel(), progress=Progress(), on_row=lambda row: None, on_checkpoint=lambda progress: None,
+        module, OneOfEach(model, make_example), lambda step: 1.0, config=config, strategy=strategy,
+        progress=Progress(), on_row=lambda row: None, on_step=lambda progress: None,
     )  # fmt: skip
     return before
 

@@ -80,11 +80,6 @@ def test_a_kind_without_samples_is_told_with_what_there_is():
         plan_phase(STAGE, phase(mixture={"mask": 1}, micro_batch_size=4), counts={"region": 4, "mask": 0}, world=1)
 
 
-def test_sizes_that_do_not_divide_are_told_as_arithmetic():
-    with pytest.raises(TpoError, match=r"micro-batch of region / workers = 4 / 3 = 1\.33 must be whole"):
-        plan_phase(STAGE, phase(micro_batch_size=4), counts={"region": 4}, world=3)
-
-
 def test_phases_run_in_the_order_of_the_recipe_and_are_found_by_name():
     recipe = stub_recipe()
     phases = [phase(name=name, micro_batch_size=4) for name in ("vision_task", "mask")]
