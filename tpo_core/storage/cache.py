@@ -19,21 +19,25 @@ from tpo_core.storage import uri as uris
 DEFAULT_GIB = 100.0
 
 
+class DamagedError(TpoError):
+    """A file is missing or is not what was written."""
+
+
 def verify(path: Path, size_bytes: int, sha256: str, remedy: str) -> None:
     """TpoError that names the file, with `remedy`, when it is missing or not what was written. The checksum of an
     unchanged file is computed once a machine: a note in the scratch folder says that it was right."""
     try:
         stat = path.stat()
     except FileNotFoundError:
-        raise TpoError(f"{path} is missing: {remedy}") from None
+        raise DamagedError(f"{path} is missing: {remedy}") from None
     if stat.st_size != size_bytes:
-        raise TpoError(f"{path} is damaged ({stat.st_size} bytes, {size_bytes} were written): {remedy}")
+        raise DamagedError(f"{path} is damaged ({stat.st_size} bytes, {size_bytes} were written): {remedy}")
     seen = f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns} {sha256}"
     note = uris.scratch_dir() / "verified" / hashlib.sha256(seen.encode()).hexdigest()
     if note.exists():
         return
     if uris.sha256_file(path) != sha256:
-        raise TpoError(f"{path} is damaged (its checksum is not the recorded one): {remedy}")
+        raise DamagedError(f"{path} is damaged (its checksum is not the recorded one): {remedy}")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.touch()
 
@@ -56,7 +60,8 @@ def cached(uri: str, size_bytes: int, sha256: str, remedy: str) -> Iterator[Path
     it, so open it there.
 
     Raises:
-        TpoError: what is there is not what was written (with `remedy`), or the disk is full.
+        DamagedError: what is there is not what was written; with `remedy`.
+        TpoError: the storage cannot be read, or the disk is full.
     """
     folder = uris.scratch_dir() / "shards"
     path = folder / f"{sha256}.arrow"
@@ -76,10 +81,10 @@ def _fetch(uri: str, path: Path, size_bytes: int, sha256: str, remedy: str) -> N
         with local.disk_full_told(path):
             uris.copy_here(uri, aside)
         if aside.stat().st_size != size_bytes or uris.sha256_file(aside) != sha256:
-            raise TpoError(f"{uri} is damaged (it is not what its checksum says): {remedy}")
+            raise DamagedError(f"{uri} is damaged (it is not what its checksum says): {remedy}")
         os.replace(aside, path)
     except FileNotFoundError:
-        raise TpoError(f"{uri} is missing: {remedy}") from None
+        raise DamagedError(f"{uri} is missing: {remedy}") from None
     finally:
         aside.unlink(missing_ok=True)
 

@@ -97,6 +97,14 @@ class Strategy(ABC):
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def everyone(self, value: Any) -> list[Any]:
+        """Every rank's `value` on every rank, in the order of ranks (any picklable objects)."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
     def barrier(self) -> None:
         """Return when every rank is here."""
         if self.world > 1:
