@@ -2,10 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 
+from tpo_core.metrics.registry import METRICS, Option, Scorer
+from tpo_core.metrics.report import MAX_EXAMPLES, Rejections, Report, flat
 from tpo_core.metrics.score import main
+from tpo_core.metrics.scorers import charades_sta
 
 
 def run(metric, truth, predictions, *more):
@@ -19,49 +21,61 @@ def jsonl(path, rows):
 
 @pytest.fixture
 def spans(tmp_path):
-    truth = tmp_path / "charades_sta_test.txt"
-    truth.write_text("A 0.0 4.0##sits.\nB 2.0 4.0##stands.\nC 1.0 2.0##runs.\nD 1.0 2.0##eats.\n")
-    rows = [(0, [[0, 4, 1.0]]), (1, [[4, 2, 1.0]]), (2, []), (9, [[0, 1, 1.0]])]
+    truths = [{"qid": qid, "relevant_windows": [[0, 4]]} for qid in range(3)]
+    rows = [(0, [[0, 4, 1.0]]), (1, [[5, 9, 1.0]]), (9, [[0, 1, 1.0]])]
     predictions = [{"qid": qid, "pred_relevant_windows": windows} for qid, windows in rows]
-    return truth, jsonl(tmp_path / "pred.jsonl", predictions)
+    return jsonl(tmp_path / "gt.jsonl", truths), jsonl(tmp_path / "pred.jsonl", predictions)
 
 
-def test_misses_stay_in_the_denominator_and_are_told(spans, capsys):
+def test_what_is_rejected_is_told_with_its_count_and_example(spans, capsys):
     assert run("charades_sta", *spans) == 0
     out = capsys.readouterr().out
-    assert "full/r1@0.5            25.00" in out
-    assert "scored 4/4 truths: 1 without a prediction and 1 with an invalid one count as misses; 1 predictions" in out
+    assert "full/MR-R1/0.5                         33.33" in out
+    assert "scored 3/3" in out
+    assert "missing: 1 truths without a prediction (first: 2)" in out
+    assert "unknown: 1 predictions that belong to no truth; left out (first: 9)" in out
 
 
-def test_json_holds_every_query(spans, capsys):
+def test_json_is_one_strict_object(spans, capsys):
     assert run("charades_sta", *spans, "--json") == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["per_item"] == {"0": 1.0, "1": 0.0, "2": 0.0, "3": 0.0}
-    assert (report["n_truths"], report["n_predicted"], report["n_invalid"], report["n_unknown"]) == (4, 3, 1, 1)
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (report["metric"], report["implementation"], report["strict_official"]) == ("charades_sta", "cgdetr", False)
+    assert (report["n"], report["N"]) == (3, 3)
+    assert report["rejected"]["missing"] == {"count": 1, "meaning": "truths without a prediction", "examples": ["2"]}
+    assert report["per_item"]["0"] == {"top1_iou": 1.0}
 
 
-def test_a_missing_mask_is_an_empty_one(tmp_path, capsys):
-    truth = np.zeros((2, 6, 6), bool)
-    truth[0, 1:4, 1:4] = True
-    np.savez(tmp_path / "gt.npz", a_gt=truth, b_gt=truth)
-    np.savez(tmp_path / "pred.npz", a_pred=truth)
-    assert run("mask_jf", tmp_path / "gt.npz", tmp_path / "pred.npz") == 0
-    out = capsys.readouterr().out
-    assert "j                      75.00" in out
-    assert "1 without a prediction" in out
+def test_numbers_that_are_not_finite_are_strings():
+    report = Report("m", "i", True, {"a": {"b": float("nan"), "c": float("-inf")}}, 1, 1, {}, {"x": [float("inf")]})
+    content = json.loads(report.as_json())
+    assert content["result"] == {"a": {"b": "NaN", "c": "-Infinity"}}
+    assert content["per_item"] == {"x": ["Infinity"]}
+    assert "a/b" in report.as_text()
+    assert "strict official" in report.as_text()
+
+
+def test_examples_are_few_and_counts_are_whole():
+    rejections = Rejections()
+    for number in range(20):
+        rejections.add("empty", number)
+    entry = rejections.summary()["empty"]
+    assert (entry["count"], entry["examples"]) == (20, [str(n) for n in range(MAX_EXAMPLES)])
+
+
+def test_leaves_have_the_path_of_their_names():
+    assert flat({"a": {"b": {"0.5": 1.0}}, "c": 2.0}) == {"a/b/0.5": 1.0, "c": 2.0}
 
 
 @pytest.mark.parametrize(
     ("metric", "truth", "prediction", "more", "line"),
     [
-        ("nlq", "{}", "{}", (), "unknown metric 'nlq'"),
+        ("nosuch", "{}", "{}", (), "unknown metric 'nosuch'; known: charades_sta, qvhighlights"),
         ("charades_sta", "{}", "{}", ("--implementation", "mine"), "no implementation 'mine'; known: cgdetr"),
         ("charades_sta", "", "", (), "holds no truth"),
         ("charades_sta", "x", "", (), "line 1 is not JSON"),
         ("charades_sta", '{"qid": 1}', "", (), "line 1 has no 'relevant_windows'"),
-        ("charades_sta", '{"qid": 1, "relevant_windows": []}', "", (), "with at least one"),
-        ("charades_sta", '{"qid": 1, "relevant_windows": [[0, 1]]}\n' * 2, "", (), "line 2 repeats qid 1"),
-        ("mask_jf", "x", "x", (), "not an NPZ file"),
+        ("charades_sta", "[1]", "", (), "line 1 is not an object with qid, relevant_windows"),
+        ("charades_sta", "{}", "{}", ("--bogus",), "unrecognized arguments: --bogus; see python -m"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, metric, truth, prediction, more, line):
@@ -73,34 +87,51 @@ def test_mistakes_are_one_line(tmp_path, capsys, metric, truth, prediction, more
     assert err.count("\n") == 1
 
 
-def test_a_file_that_is_not_there(tmp_path, capsys):
-    assert run("refcoco_acc", tmp_path / "no.jsonl", tmp_path / "no.jsonl") == 2
+@pytest.mark.parametrize(("words", "line"), [([], "arguments are required: METRIC"), (["--nope"], "METRIC")])
+def test_no_metric_is_one_line(capsys, words, line):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert line in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_that_is_not_there_or_is_a_folder(tmp_path, capsys):
+    assert run("charades_sta", tmp_path / "no.jsonl", tmp_path / "no.jsonl") == 2
     assert "no such file" in capsys.readouterr().err
+    assert run("charades_sta", tmp_path, tmp_path) == 2
+    assert "a folder, but this metric reads a file here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["gt.jsonl", "gt.txt"])
-def test_a_file_in_another_encoding_is_one_line(tmp_path, capsys, name):
-    (tmp_path / name).write_bytes("A 0.0 4.0##f\u00e4llt.\n".encode("latin-1"))
-    assert run("charades_sta", tmp_path / name, tmp_path / name) == 2
+def test_a_file_in_another_encoding_is_one_line(tmp_path, capsys):
+    (tmp_path / "gt.jsonl").write_bytes("A 0.0 4.0##f\u00e4llt.\n".encode("latin-1"))
+    assert run("charades_sta", tmp_path / "gt.jsonl", tmp_path / "gt.jsonl") == 2
     err = capsys.readouterr().err
     assert "not UTF-8 text (byte 12: invalid continuation byte); convert it" in err
     assert err.count("\n") == 1
 
 
-def test_a_cut_off_archive_and_a_single_array_are_one_line(tmp_path, capsys):
-    np.savez(tmp_path / "gt.npz", a_gt=np.zeros((6, 6), bool))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "gt.npz").read_bytes()[:100])
-    np.save(tmp_path / "one.npy", np.zeros((6, 6), bool))
-    for name in ("cut.npz", "one.npy"):
-        assert run("mask_jf", tmp_path / "gt.npz", tmp_path / name) == 2
-        assert capsys.readouterr().err == f"error: {tmp_path / name}: not an NPZ file of arrays\n"
-
-
-def test_help_shows_what_the_files_hold(capsys):
-    with pytest.raises(SystemExit):
+def test_help_lists_the_metrics_and_teaches_the_files_of_one(capsys):
+    with pytest.raises(SystemExit) as stop:
         main(["--help"])
+    assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert "truth         JSONL with qid, relevant_windows [[start, end], ...]" in out
-    assert "predictions   NPZ with NAME_pred" in out
-    assert "file of predictions" in out
-    assert "(default: the first)" in out
+    assert [name for name in METRICS if f"  {name} " not in out] == []
+    with pytest.raises(SystemExit):
+        main(["charades_sta", "--help"])
+    out = capsys.readouterr().out
+    assert "JSONL with qid, relevant_windows [[start_s, end_s], ...]" in out
+    assert "(default: cgdetr)" in out
+
+
+def test_options_reach_the_scorer(spans, capsys, monkeypatch):
+    seen = {}
+
+    def score(ground_truth, predictions, implementation, strict_official, **options):
+        seen.update(options, strict=strict_official)
+        return Report("charades_sta", implementation, strict_official, {}, 1, 1, {})
+
+    options = (Option("nms", float, "threshold", 0.5), Option("fractions", bool, "switch", False))
+    monkeypatch.setattr(charades_sta, "SCORER", Scorer("charades_sta", ("one",), "files", score, options))
+    assert run("charades_sta", *spans, "--nms", "0.25", "--strict-official") == 0
+    assert seen == {"nms": 0.25, "fractions": False, "strict": True}
+    assert "nothing rejected" in capsys.readouterr().out

@@ -1,0 +1,102 @@
+"""What a scorer gives back: the numbers under their official names, over how many items, and what was rejected."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_EXAMPLES = 5
+
+# Why something in the files was not taken as it is. A rejected prediction is a miss that stays in the denominator.
+REASONS = {
+    "missing": "truths without a prediction",
+    "empty": "predictions that hold nothing",
+    "not_finite": "predictions with a NaN, an infinity or a value that is no number",
+    "reversed": "predictions that end before they start",
+    "zero_length": "predictions without extent",
+    "out_of_range": "predictions beyond what the truth allows",
+    "malformed": "predictions of another form than the benchmark's",
+    "unparsed": "replies in which no answer was found",
+    "duplicate": "ids that occur twice among the predictions; the first is kept",
+    "unknown": "predictions that belong to no truth; left out",
+    "bad_truth": "truths that cannot be scored; left out of the denominator",
+}
+
+
+class Rejections:
+    """Collects what is rejected, by reason code of REASONS, with the first examples."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, reason: str, what: object) -> None:
+        """Counts one; `what` names it, e.g. its id."""
+        assert reason in REASONS, reason
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        examples = self._examples.setdefault(reason, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(str(what))
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """`count`, `meaning` and the first `examples` by reason code, in the order of REASONS."""
+        return {
+            reason: {"count": self._counts[reason], "meaning": REASONS[reason], "examples": self._examples[reason]}
+            for reason in REASONS
+            if reason in self._counts
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """`result` has the names, the nesting and the rounding of the official code; its leaves are numbers.
+
+    The numbers are means over `n` of the `N` items of the truth: n < N says that the denominator has shrunk. `rejected`
+    is Rejections.summary(). `per_item` is the unrounded number behind each item, by its id, where there is one.
+    """
+
+    metric: str
+    implementation: str
+    strict_official: bool
+    result: dict[str, Any]
+    n: int
+    N: int
+    rejected: dict[str, dict[str, Any]]
+    per_item: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """Strict JSON: a float that is not finite is the string NaN, Infinity or -Infinity."""
+        return json.dumps(_strict(vars(self)), indent=1, allow_nan=False)
+
+    def as_text(self) -> str:
+        """The same for people, without the items."""
+        mode = ", strict official" if self.strict_official else ""
+        lines = [f"{self.metric} ({self.implementation}{mode})"]
+        lines += [f"  {name:<32}{value:>12g}" for name, value in flat(self.result).items()]
+        lines.append(f"scored {self.n}/{self.N}")
+        for reason, entry in self.rejected.items():
+            first = ", ".join(entry["examples"])
+            lines.append(f"  {reason}: {entry['count']} {entry['meaning']} (first: {first})")
+        if not self.rejected:
+            lines.append("  nothing rejected")
+        return "\n".join(lines)
+
+
+def flat(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The leaves of a nested result by path: `full/MR-R1/0.5`."""
+    leaves: dict[str, float] = {}
+    for name, value in result.items():
+        path = f"{prefix}{name}"
+        leaves |= flat(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
+    return leaves
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    return value
