@@ -4,6 +4,7 @@ No default lives anywhere else. Fields built with `execution` say where and how 
 computes: `identity` drops them, so that they never enter a fingerprint.
 """
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -115,9 +116,30 @@ class TrainConfig(Config):
         description="what is cut up: nothing (ddp), gradients and moments (zero2), parameters too (zero3, fsdp2)",
     )
     log_every_steps: int = execution(10, ge=1, description="optimizer steps between two logged rows")
-    checkpoint_every_steps: int = execution(100, ge=1, description="optimizer steps between two checkpoints")
+    checkpoint_uri: str | None = execution(
+        None, description="where checkpoints go, path or URI, below it a folder a phase; null is in the phase's output"
+    )
+    checkpoint_every_steps: int = execution(
+        100, ge=1, description="optimizer steps between two checkpoints, of which the newest two are kept"
+    )
+    permanent_checkpoint_every_steps: int | None = execution(
+        None, ge=1, description="optimizer steps between two checkpoints that are kept for good; null keeps none"
+    )
+    keep_best: int = execution(0, ge=0, description="checkpoints with the lowest best_metric that are kept for good")
+    best_metric: str = execution(
+        "total", description="loss, as rows name it (total, loss/<name>, kind/<kind>), that tells the best checkpoints"
+    )
+    max_failed_checkpoints: int = execution(
+        2, ge=0, description="checkpoints in a row that may fail to be written before training fails"
+    )
     max_skipped_steps: int = execution(5, ge=0, description="steps in a row without a finite loss before a phase fails")
     max_failures: int = execution(2, ge=0, description="worker failures survived before the run fails")
+
+    @field_validator("checkpoint_uri")
+    @classmethod
+    def _checkpoint_uri_absolute(cls, uri: str | None) -> str | None:
+        """Workers may run elsewhere."""
+        return uri if uri is None or "://" in uri else os.path.abspath(uri)
 
 
 class EvaluationConfig(Config):
@@ -218,4 +240,7 @@ class Recipe(Config):
                             f"train.workers {self.train.workers} must divide stages.{name}.phases.{phase.name}"
                             f".micro_batch_size {size} (of {kind})"
                         )
+        losses = [f"loss/{name}" for stage in self.stages.values() for name in stage.loss_weights]
+        kinds = [f"kind/{kind}" for stage in self.stages.values() for phase in stage.phases for kind in phase.mixture]
+        require_known("train.best_metric", [self.train.best_metric], dict.fromkeys(["total", *losses, *kinds]))
         return self
