@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tpo_core.config.schema import PhaseConfig, Recipe, StageConfig
-from tpo_core.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from tpo_core.config.schema import PhaseConfig, Recipe, StageConfig, TrainConfig, identity
+from tpo_core.storage.uri import join
+from tpo_core.train.checkpoints.checkpointer import Checkpointer
+from tpo_core.train.checkpoints.retention import Retention
 from tpo_core.train.loop import Batch, LoopConfig, Progress, Row, seed_step, train
 from tpo_core.train.optim import Groups, build_optimizer, cosine
-from tpo_core.train.stages import describe_trainable, plan_phase, select_trainable
+from tpo_core.train.stages import PhaseRef, describe_trainable, plan_phase, select_trainable
 from tpo_core.train.strategies.base import Strategy
 from tpo_core.train.strategies.registry import make_strategy
 
@@ -31,7 +33,8 @@ class PhaseJob:
     """What a worker has to know; picklable.
 
     shards_uri, init_uri: absolute. init_uri is the base model, or the `model` folder of the phase before.
-    output: folder shared by all workers and the driver.
+    output: folder shared by all workers and the driver. run_id: tells this run from others of the same phase, the
+    fingerprint of the step in a chain.
     """
 
     recipe: Recipe
@@ -40,14 +43,29 @@ class PhaseJob:
     shards_uri: str
     init_uri: str
     output: Path
+    run_id: str = "run"
+
+    @property
+    def name(self) -> str:
+        """As PhaseRef.name."""
+        return PhaseRef(stage_name=self.stage_name, stage=self.stage, phase=self.phase).name
 
     @property
     def stage(self) -> StageConfig:
         return self.recipe.stages[self.stage_name]
 
     @property
-    def checkpoints(self) -> Path:
-        return self.output / "checkpoints"
+    def checkpoints(self) -> str:
+        """The folder or URI below which they lie."""
+        uri = self.recipe.train.checkpoint_uri
+        return str(self.output / "checkpoints") if uri is None else join(uri, self.name, self.run_id)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is computed, as JSON; not where, nor from which place the base model comes."""
+        model = {name: value for name, value in identity(self.recipe.model).items() if name != "base"}
+        stage = identity(self.stage) | {"phases": [identity(self.phase)]}
+        return {"stages": {self.stage_name: stage}, "model": model, "seed": self.recipe.seed}
 
     @property
     def history(self) -> Path:
@@ -58,6 +76,11 @@ class PhaseJob:
     def notes(self) -> Path:
         """What the workers have to say to a reader, line by line: the arithmetic of the phase, where it resumed."""
         return self.output / "notes.txt"
+
+    @property
+    def stacks(self) -> Path:
+        """Where every thread of a rank was when that rank hung."""
+        return self.output / "stacks"
 
     @property
     def model(self) -> Path:
@@ -111,6 +134,24 @@ class NoSink:
         """Nothing."""
 
 
+class Surroundings:
+    """What a rank shares with whatever runs it. As it is: nothing watches the rank, and nothing stops it."""
+
+    def alive(self) -> None:
+        """A step has ended; called on every rank."""
+
+    def stops(self) -> bool:
+        """Whether this rank has been asked to end; when one of them was, all save and leave at the end of the step."""
+        return False
+
+
+ALONE = Surroundings()
+
+
+class StoppedError(Exception):
+    """Unwinds the loop of a rank that was asked to leave; its state is saved."""
+
+
 Builder = Callable[[PhaseJob, Strategy], tuple[Any, PhaseBatches]]
 
 
@@ -121,11 +162,13 @@ def run_rank(
     device: torch.device,
     open_sink: Callable[[], MetricSink],
     report: Callable[[Row], None],
-) -> None:
+    outside: Surroundings = ALONE,
+) -> bool:
     """Train this rank's part of the phase, from the newest valid checkpoint under `job.output` if there is one.
 
     `report` is called on every rank at the same steps. Rank 0 opens the metric sink and writes checkpoints, history,
-    the model and at last the summary.
+    the model and at last the summary. Returns whether the phase is finished: False, on all ranks, when one of them was
+    asked to stop; the next call goes on there.
     """
     stage, train_config = job.stage, job.recipe.train
     strategy = make_strategy(train_config.strategy, device)
@@ -135,19 +178,33 @@ def run_rank(
     trains = describe_trainable(model, model.groups(), stage.lr)
     module = strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))
     plan = plan_phase(stage, job.phase, counts=batches.counts, world=strategy.world)
-    progress, note = resume(job, strategy)
+    checkpointer = Checkpointer(
+        job.checkpoints,
+        strategy,
+        run=job.identity,
+        strategy_name=train_config.strategy,
+        retention=Retention.of(train_config),
+        max_failed=train_config.max_failed_checkpoints,
+        tell=lambda line: recorder.note(line) if recorder else None,
+    )
+    progress, lines = checkpointer.resume()
     recorder = Recorder(job, progress, open_sink()) if strategy.rank == 0 else None
     if recorder:
-        recorder.note(plan.describe(), trains, note)
+        recorder.note(plan.describe(), trains, *lines)
 
     def on_row(row: Row) -> None:
         if recorder:
             recorder.row(row)
+        checkpointer.logged(row)
         report(row)
 
     def on_step(progress: Progress) -> None:
-        if progress.step == plan.steps or progress.step % train_config.checkpoint_every_steps == 0:
-            save_checkpoint(job.checkpoints, strategy, progress)
+        outside.alive()
+        [asked] = strategy.total([float(outside.stops())])  # signals reach ranks at different steps, or only some
+        if asked or progress.step == plan.steps or checkpoint_due(progress.step, train_config):
+            checkpointer.save(progress, wait=bool(asked))
+        if asked:
+            raise StoppedError
 
     config = LoopConfig(
         steps=plan.steps,
@@ -160,15 +217,24 @@ def run_rank(
         autocast=partial(autocast, device, stage.precision),
     )
     schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
-    with closing(batches):
-        train(
-            module, batches, schedule, config=config, strategy=strategy, progress=progress,
-            on_row=on_row, on_step=on_step,
-        )  # fmt: skip
+    try:
+        with closing(checkpointer), closing(batches):
+            train(
+                module, batches, schedule, config=config, strategy=strategy, progress=progress,
+                on_row=on_row, on_step=on_step,
+            )  # fmt: skip
+            checkpointer.wait()
+    except StoppedError:
+        if recorder:
+            recorder.note(f"asked to stop: saved and left at step {progress.step}")
+            recorder.sink.close()
+        strategy.barrier()
+        return False
     weights = strategy.weights()
     if recorder:
         recorder.finish(model, weights)
     strategy.barrier()
+    return True
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -176,13 +242,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def resume(job: PhaseJob, strategy: Strategy) -> tuple[Progress, str]:
-    """Load the checkpoint that rank 0 finds newest, on all ranks; returns where it stands and a line about it."""
-    path = strategy.agree(newest_checkpoint(job.checkpoints) if strategy.rank == 0 else None)
-    if path is None:
-        return Progress(), "starting at step 0"
-    progress = load_checkpoint(path, strategy)
-    return progress, f"resuming at step {progress.step} from {path.name}"
+def checkpoint_due(step: int, config: TrainConfig) -> bool:
+    """Whether one is written after so many updates."""
+    intervals = (config.checkpoint_every_steps, config.permanent_checkpoint_every_steps)
+    return any(every is not None and step % every == 0 for every in intervals)
 
 
 class Recorder:
