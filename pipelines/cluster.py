@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from ray.util.queue import Queue
 from tpo_core.config.schema import Recipe, TrainConfig
 from tpo_core.errors import TpoError
 from tpo_core.execution.messages import one_line
+from tpo_core.train.room import Room, joins
 
 # Rooms log through Ray's workers too; what matters reaches the reader as a step's own line.
 QUIET = {
@@ -33,7 +35,6 @@ QUIET = {
 
 SHOW_EVERY_S = 1.0
 ANSWER_WITHIN_S = 5.0
-ROOM_WAIT_S = 1200.0  # as long as training waits in all: four times the 300 s of ray_trainer
 
 
 @contextmanager
@@ -47,13 +48,14 @@ def connect(recipe: Recipe) -> Iterator[None]:
     try:
         if joined:
             knock(os.environ["RAY_ADDRESS"])
-        ray.init(
-            address="auto" if joined else "local",
-            include_dashboard=None if joined else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={"env_vars": {key: os.environ[key] for key in QUIET}},
-        )
+        with own_sigterm():
+            ray.init(
+                address="auto" if joined else "local",
+                include_dashboard=None if joined else False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": {key: os.environ[key] for key in QUIET}},
+            )
     except (OSError, ValueError, RuntimeError) as error:  # what Ray raises for an address, by how it is wrong
         if not joined:
             raise
@@ -67,9 +69,13 @@ def connect(recipe: Recipe) -> Iterator[None]:
         ray.shutdown()
 
 
-def joins() -> bool:
-    """Whether a cluster is joined and not started here. Ray, too, takes an empty RAY_ADDRESS for none."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in place, which exits with status 15 and says nothing."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def knock(address: str) -> None:
@@ -92,7 +98,8 @@ def on_cluster(jobs: Sequence[Callable[..., Any]], config: TrainConfig, echo: Ca
         return job(threads=1, echo=lines.put)
 
     pending = [run.remote(job, lines) for job in jobs]
-    wait_for_room({"CPU": 1.0, "GPU": config.gpus_per_worker}, echo)
+    each = {"CPU": 1.0, "GPU": config.gpus_per_worker} if config.gpus_per_worker else {"CPU": 1.0}
+    Room(1, each, "an evaluation", "ask for less (train.gpus_per_worker) or add a node that has it", echo).wait()
     waiting = list(pending)
     try:
         while waiting:
@@ -106,29 +113,3 @@ def on_cluster(jobs: Sequence[Callable[..., Any]], config: TrainConfig, echo: Ca
         raise
     lines.shutdown()
     return ray.get(pending)
-
-
-def wait_for_room(demand: dict[str, float], echo: Callable[[str], None]) -> None:
-    """Returns when a node is large enough for `demand`, busy or not; TpoError when there is none.
-
-    A Ray of our own gets no further nodes. A cluster that was joined may have an autoscaler, which no public call of
-    Ray tells; its GPU nodes appear some minutes after work for them is pending. So there it is said, and waited for.
-    """
-    deadline_s, told = time.monotonic() + (ROOM_WAIT_S if joins() else 0), False
-    asked = " and ".join(f"{amount:g} {name}" for name, amount in demand.items() if amount)
-    while not any(fits(demand, node["Resources"]) for node in ray.nodes() if node["Alive"]):
-        if time.monotonic() >= deadline_s:
-            held = ray.cluster_resources()
-            raise TpoError(
-                f"Ray found no room for an evaluation, {asked} (train.gpus_per_worker) on one node: the cluster has"
-                f" {held.get('CPU', 0):g} CPU, {held.get('GPU', 0):g} GPU in all; ask for less or add such a node"
-            )
-        if not told:
-            echo(f"no node has {asked} yet: waiting up to {ROOM_WAIT_S / 60:.0f} min for an autoscaler to bring one")
-            told = True
-        time.sleep(SHOW_EVERY_S)
-
-
-def fits(demand: dict[str, float], resources: dict[str, float]) -> bool:
-    """Whether a node of these resources is large enough."""
-    return all(resources.get(name, 0.0) >= amount for name, amount in demand.items())

@@ -70,5 +70,5 @@ def test_a_full_disk_of_a_job_is_told_by_the_step_around_it(cluster, tmp_path):
 
 def test_a_job_that_can_never_be_placed_is_refused(cluster, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(TpoError, match="Ray found no room for an evaluation, 1 CPU and 1 GPU"):
+    with pytest.raises(TpoError, match="Ray has no room for an evaluation, 1 CPU and 1 GPU"):
         on_cluster([refuse], TrainConfig(gpus_per_worker=1), print)

@@ -28,6 +28,8 @@ ONLY_IN = {
     "ray": [
         "tpo_core/data/preprocess.py",
         "tpo_core/train/ray_trainer.py",
+        "tpo_core/train/desk.py",
+        "tpo_core/train/room.py",
         "tpo_core/tune/loss_weights.py",
         "pipelines/",
     ],

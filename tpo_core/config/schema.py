@@ -8,6 +8,7 @@ import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from tpo_core.config.base import Config, Fraction, drop_nulls, execution
 from tpo_core.config.base import identity as identity
@@ -103,10 +104,30 @@ class DataConfig(Config):
         return self
 
 
+def _workers(value: Any) -> int | tuple[int, int]:
+    """A union of types would tell a mistake twice, once for each."""
+    ends = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    if not all(isinstance(end, int) and not isinstance(end, bool) for end in ends):
+        raise PydanticCustomError("workers", "must be a whole number, or [min, max]")
+    least, most = ends
+    if least < 1:
+        raise PydanticCustomError("workers", "must be >= 1")
+    if least > most:
+        raise PydanticCustomError("workers", "must be [min, max] with min <= max")
+    return (least, most) if isinstance(value, list | tuple) else least
+
+
+Workers = Annotated[int | tuple[int, int], BeforeValidator(_workers)]
+
+
 class TrainConfig(Config):
     """Where and how training runs; nothing here changes what is computed."""
 
-    workers: int = execution(1, ge=1, description="number of training workers; must divide every micro_batch_size")
+    workers: Workers = execution(
+        1,
+        description="number of training workers, which must divide every micro_batch_size; or [min, max], to start with"
+        " what the cluster has and to follow it",
+    )
     cpus_per_worker: float = execution(0.5, ge=0, description="CPUs that Ray reserves for a worker")
     gpus_per_worker: float = execution(0.0, ge=0, description="GPUs that Ray reserves for a worker")
     torch_threads: int | None = execution(None, ge=1, description="torch threads per worker; null is cores / workers")
@@ -134,6 +155,25 @@ class TrainConfig(Config):
     )
     max_skipped_steps: int = execution(5, ge=0, description="steps in a row without a finite loss before a phase fails")
     max_failures: int = execution(2, ge=0, description="worker failures survived before the run fails")
+    resize_interval_s: float = execution(
+        60.0, gt=0, description="seconds between two looks at whether there is room for more of workers [min, max]"
+    )
+    hang_timeout_s: float | None = execution(
+        1800.0, gt=0, description="seconds without the end of a step after which a worker is taken to hang; null: never"
+    )
+    stop_deadline_s: float = execution(
+        60.0, gt=0, description="seconds from SIGTERM until a process ends, whether or not all could be saved"
+    )
+
+    @property
+    def least_workers(self) -> int:
+        """What training needs to start, and to go on."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """What training takes where there is room."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     @field_validator("checkpoint_uri")
     @classmethod
@@ -235,12 +275,16 @@ class Recipe(Config):
                     raise ValueError(f"stages.{name}.heads holds {head!r} but model.heads does not")
             for phase in stage.phases:
                 for kind, size in phase.sizes.items():
-                    if size % self.train.workers:
-                        raise ValueError(
-                            f"train.workers {self.train.workers} must divide stages.{name}.phases.{phase.name}"
-                            f".micro_batch_size {size} (of {kind})"
-                        )
+                    self._require_fit(f"stages.{name}.phases.{phase.name}.micro_batch_size {size} (of {kind})", size)
         losses = [f"loss/{name}" for stage in self.stages.values() for name in stage.loss_weights]
         kinds = [f"kind/{kind}" for stage in self.stages.values() for phase in stage.phases for kind in phase.mixture]
         require_known("train.best_metric", [self.train.best_metric], dict.fromkeys(["total", *losses, *kinds]))
         return self
+
+    def _require_fit(self, what: str, size: int) -> None:
+        """A fixed number of workers shares a micro-batch evenly; of a varying one, each gets a sample at least."""
+        workers = self.train.workers
+        if isinstance(workers, int) and size % workers:
+            raise ValueError(f"train.workers {workers} must divide {what}")
+        if not isinstance(workers, int) and workers[1] > size:
+            raise ValueError(f"train.workers {list(workers)} must not exceed {what}: each worker takes a sample of it")

@@ -1,6 +1,6 @@
 """Runs a phase on a Ray cluster. The only file that imports ray.train.
 
-Ray Train V2 starts the workers, notices a dead one and starts the group again; our own checkpoints (checkpoint.py)
+Ray Train V2 starts the workers, notices a dead one and starts the group again; our own checkpoints (checkpoints/)
 decide where it continues. They are not handed to Ray: its controller forgets a checkpoint reported less than a health
 check before a kill, and a checkpoint that only Ray's run directory knows is lost when the whole job is killed.
 """
@@ -9,7 +9,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +26,17 @@ import torch
 from tpo_core.config.schema import PhaseConfig, Recipe
 from tpo_core.errors import TpoError
 from tpo_core.storage.local import disk_full_told
+from tpo_core.storage.uri import delete
 from tpo_core.train.build import build_phase
+from tpo_core.train.checkpoints.retention import Retention, drop_ephemeral
+from tpo_core.train.desk import Desk
 from tpo_core.train.loop import Row
-from tpo_core.train.phase import Builder, MetricSink, NoSink, PhaseJob, run_rank
+from tpo_core.train.phase import Builder, MetricSink, NoSink, PhaseJob, Surroundings, run_rank
 from tpo_core.train.progress_line import Follower, row_line
+from tpo_core.train.room import Room
 from tpo_core.train.stages import PhaseRef
+from tpo_core.train.stop import WORKER, StopRequest, listen_in_worker, terminate
+from tpo_core.train.watchdog import Watchdog, hangs
 
 # Ray Train reads these from the driver's environment; what the user has set stays.
 RAY_TRAIN_ENVIRONMENT = {
@@ -35,6 +45,7 @@ RAY_TRAIN_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay in the job's working directory
 }
 CONTROLLER_FAILURES = 3  # infinite by default: a group that can never be placed would be retried for ever
+LOOK_EVERY_S = 0.5
 
 
 def run_phase(
@@ -61,7 +72,8 @@ def run_phase(
 
     Returns {steps, samples, seconds, skipped, final: {loss name: mean over the last logged window}}.
     Raises TpoError for what the user can mend, ray.train.TrainingFailedError when workers failed more than
-    train.max_failures times.
+    train.max_failures times. SIGTERM, in the main thread, ends this process as it would have, once the workers have
+    saved and left, or after train.stop_deadline_s.
     """
     job = PhaseJob(
         recipe=recipe,
@@ -74,35 +86,104 @@ def run_phase(
     if not resume:
         for left in (job.summary, job.history, job.notes):
             left.unlink(missing_ok=True)
-        for left in (job.model, job.checkpoints, job.output / "ray"):
+        for left in (job.model, job.stacks, job.output / "ray"):
             shutil.rmtree(left, ignore_errors=True)
+        delete(job.checkpoints)
     job.output.mkdir(parents=True, exist_ok=True)
     if not job.summary.exists():
-        name = PhaseRef(stage_name=stage_name, stage=job.stage, phase=phase).name
-        with Follower({job.notes: f"{name}  {{}}".format, job.history: row_line(name)}, echo):
-            fit(job, open_tracker, build)
-    for scratch in (job.output / "ray", job.checkpoints):  # the phase is complete: they cannot be resumed from
-        shutil.rmtree(scratch, ignore_errors=True)
+        run(job, open_tracker or NoSink, build, echo)
+    shutil.rmtree(job.output / "ray", ignore_errors=True)
+    drop_ephemeral(job.checkpoints, Retention.of(recipe.train))
     return json.loads(job.summary.read_text())
 
 
-def fit(job: PhaseJob, open_tracker: Callable[[], MetricSink] | None, build: Builder) -> None:
-    """One Ray Train run, under a name of its own: Ray would silently restore an earlier run of the same name."""
+def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo: Callable[[str], None]) -> None:
+    """Fit until the phase is finished; workers that were asked to stop are started again, as often as it takes."""
+    config = job.recipe.train
+    room = room_for(job, echo)
+    room.there()  # what can never be is said now; an autoscaler waits for the run to ask
+    desk = Desk()
+    worker = partial(train_worker, job, open_sink, build, desk)
+    try:
+        with listening(config.stop_deadline_s) as stop:
+            while not fit(job, worker, desk, stop, room, echo) and not stop.asked:
+                echo(f"{phase_name(job)}  workers were asked to stop, and have saved: starting them again")
+    finally:
+        desk.clear()
+    if stop.asked:
+        terminate()
+
+
+@contextmanager
+def listening(deadline_s: float) -> Iterator[StopRequest]:
+    """The SIGTERM of this process; in another thread than the main one (a Tune trial), none ever comes."""
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    stop.listen(deadline_s, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        yield stop
+    finally:
+        stop.forget()
+
+
+def fit(
+    job: PhaseJob,
+    worker: Callable[[], bool],
+    desk: Desk,
+    stop: StopRequest,
+    room: Room,
+    echo: Callable[[str], None],
+) -> bool:
+    """One Ray Train run; whether it finished the phase.
+
+    It runs in a thread, so that this one can show what workers say and pass on a request to stop; and because in the
+    main thread Ray takes Ctrl-C for a reason to exit with status 0.
+    """
+    done: Future[ray.train.Result] = Future()
+
+    def go() -> None:
+        try:
+            done.set_result(trainer(job, worker).fit())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=go, name="fit", daemon=True).start()
+    asked = False
+    while not wait([done], LOOK_EVERY_S).done:
+        for line in desk.take():
+            echo(line)
+        if stop.asked and not asked:
+            asked = True
+            desk.stop()
+        room.there()  # Ray waits without a limit for the nodes that an elastic run needs at least
+    for line in desk.take():
+        echo(line)
+    try:
+        return done.result().return_value  # type: ignore[attr-defined]
+    except ray.train.TrainingFailedError as error:
+        raise user_error(error, job) or error from None
+
+
+def trainer(job: PhaseJob, worker: Callable[[], bool]) -> ray.train.torch.TorchTrainer:
+    """A run under a name of its own: Ray would silently restore an earlier run of the same name."""
     for variable, value in RAY_TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     config = job.recipe.train
     storage = job.output / "ray"
     attempt = len(list(storage.iterdir())) if storage.exists() else 0
-    resources = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
-    trainer = ray.train.torch.TorchTrainer(
-        partial(train_worker, job, open_tracker or NoSink, build),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
+    return ray.train.torch.TorchTrainer(
+        worker,  # type: ignore[arg-type]
+        torch_config=StoppableTorch(config.stop_deadline_s),
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # type checkers are shown the V1 classes
+            num_workers=config.workers,  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=config.resize_interval_s,
             use_gpu=config.gpus_per_worker > 0,
-            resources_per_worker={name: amount for name, amount in resources.items() if amount > 0},
+            resources_per_worker=resources(job),
         ),
-        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # ray.train shows type checkers the V1 classes
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]
             name=f"attempt-{attempt}",
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
@@ -111,30 +192,94 @@ def fit(job: PhaseJob, open_tracker: Callable[[], MetricSink] | None, build: Bui
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise user_error(error, job) or error from None
 
 
-def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder) -> None:
-    """What each Ray Train worker runs."""
+def resources(job: PhaseJob) -> dict[str, float]:
+    """What a worker reserves."""
     config = job.recipe.train
+    each = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
+    return {name: amount for name, amount in each.items() if amount > 0}
+
+
+class StoppableBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]
+    """Also has the main thread of each worker take SIGTERM: training runs in another thread, which cannot."""
+
+    def on_start(self, worker_group: Any, backend_config: "StoppableTorch") -> None:
+        super().on_start(worker_group, backend_config)
+        worker_group.execute(listen_in_worker, backend_config.stop_deadline_s)
+
+
+class StoppableTorch(ray.train.torch.TorchConfig):
+    """Sets up torch's process group, and the answer to SIGTERM."""
+
+    def __init__(self, stop_deadline_s: float) -> None:
+        super().__init__()
+        self.stop_deadline_s = stop_deadline_s
+
+    @property
+    def backend_cls(self) -> type:
+        return StoppableBackend
+
+
+class Watched(Surroundings):
+    """A rank under a watchdog, in a process that SIGTERM, the driver or a node that is drained may ask to stop."""
+
+    def __init__(self, watchdog: Watchdog) -> None:
+        self.watchdog = watchdog
+
+    def alive(self) -> None:
+        self.watchdog.alive()
+
+    def stops(self) -> bool:
+        return WORKER.asked
+
+
+def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, desk: Desk) -> bool:
+    """What each Ray Train worker runs; whether the phase is finished."""
+    config, context = job.recipe.train, ray.train.get_context()
     # Ray sets OMP_NUM_THREADS=1 for a worker that reserves less than two CPUs.
-    torch.set_num_threads(config.torch_threads or max(1, (os.cpu_count() or 1) // config.workers))
+    torch.set_num_threads(config.torch_threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    rank = context.get_world_rank()
+    desk.pass_on(WORKER)
+    for path in hangs(job.stacks):
+        desk.tell(f"{phase_name(job)}  a worker hung and was ended; where it was: {path}")
 
     def report(row: Row) -> None:
         ray.train.report(row)  # a barrier for all ranks: the only call site, reached by all at the same steps
+        if ray.train.get_preemption_info() is not None:  # a node is being drained
+            WORKER.ask()
 
     # Told here, where the errno is known and the disk is: Ray passes on an OSError without its errno.
-    with disk_full_told(job.output):
-        run_rank(
+    with (
+        disk_full_told(job.output),
+        Watchdog(job.stacks, rank, config.hang_timeout_s) as watchdog,
+        told(job, rank, desk),
+    ):
+        return run_rank(
             job,
             build=build,
             device=ray.train.torch.get_device(),
             open_sink=open_sink,
             report=report,
+            outside=Watched(watchdog),
         )
+
+
+def told(job: PhaseJob, rank: int, desk: Desk) -> AbstractContextManager[object]:
+    """The driver is told what rank 0 writes to notes and history."""
+    if rank:
+        return nullcontext()
+    return Follower({job.notes: f"{phase_name(job)}  {{}}".format, job.history: row_line(phase_name(job))}, desk.tell)
+
+
+def phase_name(job: PhaseJob) -> str:
+    return PhaseRef(stage_name=job.stage_name, stage=job.stage, phase=job.phase).name
+
+
+def room_for(job: PhaseJob, echo: Callable[[str], None]) -> Room:
+    """The room that the phase needs at least."""
+    remedy = "ask for fewer or smaller ones (train.cpus_per_worker, train.gpus_per_worker), or add nodes"
+    return Room(job.recipe.train.least_workers, resources(job), "train.workers", remedy, echo)
 
 
 def user_error(error: Exception, job: PhaseJob) -> TpoError | None:
@@ -145,12 +290,8 @@ def user_error(error: Exception, job: PhaseJob) -> TpoError | None:
             if isinstance(cause, TpoError):
                 return cause
     if isinstance(error, ray.train.ControllerError) and "Startup" in type(error.controller_failure).__name__:
-        config, held = job.recipe.train, ray.cluster_resources()
-        return TpoError(
-            f"Ray found no room for train.workers={config.workers} x (CPU {config.cpus_per_worker:g},"
-            f" GPU {config.gpus_per_worker:g}): the cluster has CPU {held.get('CPU', 0):g}, GPU {held.get('GPU', 0):g};"
-            " free some or ask for less"
-        )
+        short = room_for(job, print)
+        return TpoError(f"{short.shortage()}, in use by others or too small: free some, or {short.remedy}")
     return None
 
 

@@ -146,7 +146,8 @@ def test_a_mistyped_key_gets_its_neighbour_and_place(override, message):
         ("data.reject_budget=3", "recipe small: data.reject_budget = 3: must be >= 0 and <= 1 (fraction of samples"),
         ("model.lora.dropout=1", "recipe small: model.lora.dropout = 1: must be >= 0 and < 1 (dropout"),
         ("train.strategy=fsdp", "recipe small: train.strategy = 'fsdp': input should be 'ddp'"),
-        ("train.workers=many", "recipe small: train.workers = 'many': "),
+        ("train.workers=many", "recipe small: train.workers = 'many': must be a whole number, or [min, max] (number"),
+        ("train.workers=[4,1]", "recipe small: train.workers = [4, 1]: must be [min, max] with min <= max (number"),
         ("stages.multitask.lr.lora=-1", "recipe small: stages.multitask.lr.lora = -1: input should be greater than 0"),
         (
             "stages.multitask.lr.lorra=1",
@@ -165,6 +166,10 @@ def test_a_mistyped_key_gets_its_neighbour_and_place(override, message):
 )
 def test_a_bad_value_gets_its_path_and_range(override, start):
     assert refusal(override).startswith(start)
+
+
+def test_a_range_of_workers_is_written_as_a_list():
+    assert load_recipe(SMALL, ["train.workers=[1,4]"]).train.workers == (1, 4)
 
 
 def test_without_heads_only_the_lora_rate_is_left():

@@ -175,6 +175,11 @@ def test_a_stage_without_heads_takes_task_samples():
     ("changes", "message"),
     [
         ({"train": {"workers": 3}}, "train.workers 3 must divide stages.vision_task.phases.mix.micro_batch_size 4"),
+        ({"train": {"workers": [1, 5]}}, r"train.workers \[1, 5\] must not exceed stages.vision_task.phases.mix.micro"),
+        ({"train": {"workers": [2, 1]}}, r"must be \[min, max\] with min <= max"),
+        ({"train": {"workers": [0, 1]}}, "must be >= 1"),
+        ({"train": {"workers": [1, 2, 3]}}, r"must be a whole number, or \[min, max\]"),
+        ({"train": {"workers": True}}, r"must be a whole number, or \[min, max\]"),
         ({"model": {"base": "b", "heads": ["mask"]},
           "stages": {"vision_task": {"heads": ["region"], "phases": [PHASE]}}},
          "stages.vision_task.heads holds 'region' but model.heads does not"),
@@ -238,3 +243,10 @@ def test_nearest_names_one_or_lists_all():
 
 def test_require_known_returns_what_it_was_given():
     assert require_known("head", ["mask", "region"], ["region", "mask"]) == ["mask", "region"]
+
+
+@pytest.mark.parametrize(("workers", "ends"), [(2, (2, 2)), ([1, 3], (1, 3)), ((1, 4), (1, 4))])
+def test_a_varying_number_of_workers_need_not_divide_a_micro_batch(workers, ends):
+    made = recipe(train={"workers": workers})
+    assert (made.train.least_workers, made.train.most_workers) == ends
+    assert Recipe.model_validate(made.model_dump(mode="json")) == made

@@ -58,7 +58,7 @@ def test_rates_sizes_and_lengths_are_those_of_table_17():
     recipe = load_recipe("videochat_tpo", [])
     phases = {ref.name: ref for ref in phases_of(recipe)}
     steps = {
-        name: plan_phase(ref.stage, ref.phase, counts=SAMPLES, world=recipe.train.workers).steps
+        name: plan_phase(ref.stage, ref.phase, counts=SAMPLES, world=recipe.train.least_workers).steps
         for name, ref in phases.items()
     }
     assert steps["task_assignment"] * 128 == pytest.approx(150_000, rel=0.001)

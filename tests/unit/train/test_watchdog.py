@@ -1,0 +1,48 @@
+"""A rank that hangs ends, and says where it was."""
+
+import subprocess
+import sys
+
+from tpo_core.train.watchdog import Watchdog, hangs
+
+HANGING = """
+import sys, threading, time
+from pathlib import Path
+from tpo_core.train.watchdog import Watchdog
+
+def steps_of_the_rank():
+    with Watchdog(Path(sys.argv[1]), 3, 0.5) as dog:
+        for _ in range(20):
+            time.sleep(0.1)
+            dog.alive()
+        print("hangs now", flush=True)
+        stands_still()
+
+def stands_still():
+    time.sleep(60)
+
+thread = threading.Thread(target=steps_of_the_rank)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_rank_that_hangs_ends_and_leaves_its_stacks(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING, str(tmp_path)], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "hangs now\n")  # 2 s of short steps are no hang
+    [path] = hangs(tmp_path)
+    assert path.name.startswith("rank3-")
+    assert "stands_still" in path.read_text()
+    assert "MainThread" in path.read_text() or "join" in path.read_text()
+    assert hangs(tmp_path) == []  # told once
+
+
+def test_a_rank_that_ends_leaves_nothing(tmp_path):
+    with Watchdog(tmp_path, 0, 30.0) as dog:
+        dog.alive()
+        assert hangs(tmp_path) == []  # it runs
+    with Watchdog(tmp_path, 0, None) as dog:
+        dog.alive()
+    assert list(tmp_path.iterdir()) == []
