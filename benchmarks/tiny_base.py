@@ -1,4 +1,4 @@
-"""A random LLaVA-OneVision base of a chosen size, and samples of each kind for it: input of benchmarks/models.py."""
+"""A random LLaVA-OneVision base of a chosen size, and samples of each kind for it: input of models.py and train.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
 )
-SIZES = {"small": (512, 8, 384, 6), "base": (896, 24, 768, 12)}  # width and layers of the language model, of the tower
+SIZES = {  # width and layers of the language model, of the tower
+    "small": (512, 8, 384, 6),
+    "wide": (512, 8, 768, 12),
+    "base": (896, 24, 768, 12),
+}
 
 
 def write_base(folder: Path, size: str) -> Path:

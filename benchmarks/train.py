@@ -1,0 +1,155 @@
+"""python benchmarks/train.py [--only NAME ...] [--rounds N]
+
+Measures the training engine on random models of the LLaVA-OneVision architecture with two ranks on this machine: what
+Ray Train, tracking and checkpoints cost a step, how long a killed worker costs, and what each strategy needs of memory.
+Contenders take turns; a ratio is of one turn, the table gives the median and the range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.tiny_base import write_base
+from benchmarks.train_job import Setting, build
+from benchmarks.train_read import checkpoint_pauses, peaks_mib, restart_s, step_s
+
+Line = tuple[str, str, str]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def by_torchrun(setting: Setting) -> Setting:
+    """Runs the job's ranks as torchrun starts them, and waits."""
+    setting.folder.mkdir(parents=True)
+    (setting.folder / "setting.pickle").write_bytes(pickle.dumps(setting))
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={setting.workers}"]
+    here = [] if setting.workers == 1 else launch
+    command = [sys.executable, *here, str(ROOT / "benchmarks/train_job.py"), str(setting.folder)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"})
+    return setting
+
+
+def by_ray(setting: Setting) -> Setting:
+    """Runs the job by Ray Train on the Ray that is up, and waits."""
+    from tpo_core.train.ray_trainer import run_phase
+
+    setting.folder.mkdir(parents=True)
+    job = setting.job()
+    run_phase(
+        job.recipe, setting.stage, job.phase, shards_uri="none", init_uri=setting.base, output=job.output,
+        open_tracker=setting.sink, resume=False, echo=lambda line: None, build=partial(build, setting),
+    )  # fmt: skip
+    return setting
+
+
+def start_ray() -> None:
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False)
+
+
+def launcher(folder: Path, rounds: int) -> Iterator[Line]:
+    """The same loop started by torchrun and by Ray Train."""
+    start_ray()
+    setting = Setting(str(write_base(folder / "base", "small")), folder)
+    ratios = []
+    for turn in range(rounds):
+        ray_s = step_s(by_ray(replace(setting, folder=folder / f"ray-{turn}")))
+        torchrun_s = step_s(by_torchrun(replace(setting, folder=folder / f"torchrun-{turn}")))
+        ratios.append(ray_s / torchrun_s - 1)
+    yield "step by Ray Train against torchrun, 2 workers", percent(ratios), "< 2 %"
+
+
+def overhead(folder: Path, rounds: int) -> Iterator[Line]:
+    """MLflow and checkpoints at the intervals of the recipe `quickstart`, and of a server that does not answer."""
+    base = str(write_base(folder / "base", "small"))
+    setting = Setting(base, folder, workers=1, steps=110, checkpoint_every=50)
+    bare = replace(setting, checkpoint_every=setting.steps, log_every=setting.steps)
+    contenders = {
+        "MLflow every 10 steps and a checkpoint every 50": {"mlflow": f"sqlite:///{folder}/mlflow.db"},
+        "the same with a dead MLflow server": {"mlflow": "http://127.0.0.1:9"},
+    }
+    for name, changes in contenders.items():
+        ratios = []
+        for turn in range(rounds):
+            ours = step_s(by_torchrun(replace(setting, folder=folder / f"{len(changes['mlflow'])}-{turn}", **changes)))
+            plain = step_s(by_torchrun(replace(bare, folder=folder / f"{len(changes['mlflow'])}-bare-{turn}")))
+            ratios.append(ours / plain - 1)
+        yield f"step with {name}", percent(ratios), "< 3 %" if "dead" not in name else "< 1 % for the server"
+
+
+def checkpoints(folder: Path, rounds: int) -> Iterator[Line]:
+    """How long the loop stands still for a checkpoint."""
+    base = str(write_base(folder / "base", "wide"))
+    pauses = [checkpoint_pauses(base, folder / str(turn)) for turn in range(rounds)]
+    size_mib, sync_s = pauses[0].size_mib, statistics.median(each.synchronous_s for each in pauses)
+    yield f"a checkpoint of {size_mib:.0f} MiB, written while the loop waits", f"{sync_s:.2f} s", ""
+    yield "pause of an asynchronous one", percent([e.asynchronous_s / e.synchronous_s for e in pauses]), "< 10 %"
+
+
+def restart(folder: Path, rounds: int) -> Iterator[Line]:
+    """From kill -9 of a worker to the first step of the next attempt."""
+    start_ray()
+    setting = Setting(str(write_base(folder / "base", "small")), folder, steps=12, checkpoint_every=5, kill_at=8)
+    took_s = [restart_s(by_ray(replace(setting, folder=folder / str(turn)))) for turn in range(rounds)]
+    yield "from kill -9 of a worker to the first new step", spread([f"{each:.1f}" for each in took_s], took_s, "s"), ""
+
+
+def memory(folder: Path, rounds: int) -> Iterator[Line]:
+    """Peak resident memory of the larger of two ranks, stage multitask, where the vision tower trains too."""
+    base = str(write_base(folder / "base", "wide"))
+    strategies = ("ddp", "zero2", "zero3", "fsdp2")
+    peaks = {}
+    for name in strategies:
+        setting = Setting(base, folder / name, stage="multitask", steps=3, strategy=name)
+        peaks[name] = max(peaks_mib(by_torchrun(setting)))
+    for name in strategies:
+        yield f"peak memory of a rank, {name}", f"{peaks[name]:.0f} MiB, {peaks[name] / peaks['ddp']:.2f} of ddp", ""
+
+
+BENCHES: dict[str, Callable[[Path, int], Iterator[Line]]] = {
+    "launcher": launcher, "overhead": overhead, "checkpoints": checkpoints, "restart": restart, "memory": memory,
+}  # fmt: skip
+
+
+def percent(values: list[float]) -> str:
+    """Median and range of fractions."""
+    return spread([f"{100 * value:+.1f}" for value in values], values, "%")
+
+
+def spread(shown: list[str], values: list[float], unit: str) -> str:
+    order = sorted(range(len(values)), key=values.__getitem__)
+    low, middle, high = shown[order[0]], shown[order[len(order) // 2]], shown[order[-1]]
+    return f"{middle} {unit} ({low} - {high})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), help="which to run")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each contender has its turn")
+    args = parser.parse_args()
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"})
+    print(f"{os.cpu_count()} CPUs ({platform.machine()}), load average {os.getloadavg()[0]:.1f} at the start\n")
+    print("| what | measured | asked |\n|---|---|---|")
+    for name in args.only:
+        with tempfile.TemporaryDirectory(prefix="tpo-bench-") as folder:
+            for what, measured, asked in BENCHES[name](Path(folder), args.rounds):
+                print(f"| {what} | {measured} | {asked} |", flush=True)
+    print(f"\nload average {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The training job that benchmarks/train.py measures: a random base of benchmarks/tiny_base.py on samples made up once.
+
+Also a launcher: `torchrun ... benchmarks/train_job.py FOLDER` runs one rank of the job that was written to FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.distributed as dist
+
+from benchmarks.tiny_base import examples_of
+from tpo_core.config.schema import Recipe
+from tpo_core.models.processing import Batch
+from tpo_core.models.tpo import TpoModel
+from tpo_core.tracking.tracker import MlflowTracker
+from tpo_core.train.phase import NoSink, PhaseJob, run_rank
+from tpo_core.train.strategies.base import Strategy
+
+KINDS = ("region", "temporal")
+MICRO_BATCH = 4
+NEVER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One contender: what of the job differs. mlflow: a tracking URI. kill_at: the step before which rank 0 of the
+    first attempt is killed, as by the kernel."""
+
+    base: str
+    folder: Path
+    stage: str = "vision_task"
+    steps: int = 40
+    workers: int = 2
+    strategy: str = "ddp"
+    log_every: int = 10
+    checkpoint_every: int = NEVER
+    mlflow: str | None = None
+    kill_at: int | None = None
+
+    def job(self) -> PhaseJob:
+        recipe = self.recipe()
+        phase = recipe.stages[self.stage].phases[0]
+        return PhaseJob(
+            recipe=recipe, stage_name=self.stage, phase=phase, shards_uri="none", init_uri=self.base,
+            output=self.folder / "out",
+        )  # fmt: skip
+
+    def recipe(self) -> Recipe:
+        phase = {
+            "name": "all", "mixture": dict.fromkeys(KINDS, 1), "steps": self.steps,
+            "batch_size": 2 * MICRO_BATCH, "micro_batch_size": MICRO_BATCH,
+        }  # fmt: skip
+        train = {
+            "workers": self.workers, "cpus_per_worker": 0.5, "torch_threads": 1, "strategy": self.strategy,
+            "log_every_steps": self.log_every, "checkpoint_every_steps": self.checkpoint_every, "max_failures": 1,
+        }  # fmt: skip
+        source = {"name": "s", "reader": "r", "root": "/nowhere", "split": "train", "part": "train"}
+        stage = {"heads": list(KINDS), "precision": "fp32", "phases": [phase]}
+        return Recipe.model_validate(
+            {
+                "name": "bench",
+                "data": {"sources": [source]},
+                "model": {"base": self.base, "heads": list(KINDS)},
+                "stages": {self.stage: stage},
+                "train": train,
+            }
+        )
+
+    def sink(self) -> Any:
+        return MlflowTracker(self.mlflow, "bench", "bench") if self.mlflow else NoSink()
+
+    def clock(self) -> Path:
+        """Where rank 0 notes when each step began."""
+        return self.folder / "clock.jsonl"
+
+
+class FixedBatches:
+    """The same micro-batches at every step, encoded once, so that no step waits for data."""
+
+    counts = dict.fromkeys(KINDS, 64)
+
+    def __init__(self, setting: Setting, model: TpoModel, strategy: Strategy) -> None:
+        self.setting, self.first = setting, strategy.rank == 0
+        share = slice(
+            strategy.rank * MICRO_BATCH // strategy.world, (strategy.rank + 1) * MICRO_BATCH // strategy.world
+        )
+        encode = model.processor.encode
+        self.micros = [
+            model.processor.collate([encode(example) for example in examples_of(kind, MICRO_BATCH)[share]])
+            for kind in KINDS
+        ]
+
+    def step(self, step: int) -> Iterator[Batch]:
+        if self.first:
+            flag = self.setting.folder / "killed"
+            with self.setting.clock().open("a") as file:
+                file.write(json.dumps({"step": step, "time": time.time()}) + "\n")
+            if step == self.setting.kill_at and not flag.exists():
+                flag.write_text(str(time.time()))
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield from self.micros
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
+
+
+def build(setting: Setting, job: PhaseJob, strategy: Strategy) -> tuple[TpoModel, FixedBatches]:
+    model = TpoModel.from_base(setting.base, job.recipe.model, job.stage.heads)
+    return model, FixedBatches(setting, model, strategy)
+
+
+def run_here(setting: Setting) -> None:
+    """One rank of the job in this process, as torchrun started it or alone; leaves its peak memory behind."""
+    torch.set_num_threads(1)
+    rank = int(os.environ.get("RANK", "0"))
+    if setting.workers > 1:
+        dist.init_process_group("gloo")
+    run_rank(
+        setting.job(), build=partial(build, setting), device=torch.device("cpu"), open_sink=setting.sink,
+        report=lambda row: None,
+    )  # fmt: skip
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    (setting.folder / f"peak-{rank}.json").write_text(json.dumps(peak_mib))
+
+
+if __name__ == "__main__":
+    run_here(pickle.loads((Path(sys.argv[1]) / "setting.pickle").read_bytes()))

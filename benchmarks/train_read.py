@@ -1,0 +1,79 @@
+"""What the runs of benchmarks/train.py left behind, as numbers; and the pauses for checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.train_job import Setting
+from tpo_core.models.tpo import TpoModel
+from tpo_core.train.checkpoints.checkpointer import Checkpointer
+from tpo_core.train.checkpoints.retention import Retention
+from tpo_core.train.loop import Progress
+from tpo_core.train.optim import build_optimizer
+from tpo_core.train.stages import select_trainable
+from tpo_core.train.strategies.replicated import Replicated
+
+WARM_STEPS = 8  # the first steps allocate, and threads start
+
+
+def step_times_s(setting: Setting) -> list[tuple[int, float]]:
+    """(step, time at which it began) as rank 0 noted them."""
+    rows = [json.loads(line) for line in setting.clock().read_text().splitlines()]
+    return [(row["step"], row["time"]) for row in rows]
+
+
+def step_s(setting: Setting) -> float:
+    """Mean seconds from one step to the next, all that happens in between included, once the run is warm."""
+    began = dict(step_times_s(setting))
+    return (began[setting.steps - 1] - began[WARM_STEPS]) / (setting.steps - 1 - WARM_STEPS)
+
+
+def restart_s(setting: Setting) -> float:
+    """Seconds from the kill to the first step of the attempt after it."""
+    killed_at = float((setting.folder / "killed").read_text())
+    return min(time for _, time in step_times_s(setting) if time > killed_at) - killed_at
+
+
+def peaks_mib(setting: Setting) -> list[float]:
+    """Peak resident memory of each rank, MiB."""
+    return [json.loads(path.read_text()) for path in Path(setting.folder).glob("peak-*.json")]
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """How long one save held up the loop, and the size of what was saved."""
+
+    size_mib: float
+    synchronous_s: float
+    asynchronous_s: float
+
+
+def checkpoint_pauses(base: str, folder: Path) -> Pauses:
+    """Save the state of stage multitask twice, waiting for the write and not; the first save of all is not counted."""
+    setting = Setting(base, folder, stage="multitask", workers=1)
+    job, strategy = setting.job(), Replicated()
+    model = TpoModel.from_base(base, job.recipe.model, job.stage.heads)
+    select_trainable(model, model.groups(), job.stage.lr)
+    strategy.prepare(model, lambda: build_optimizer(model.groups(), job.stage))
+    strategy.update(strategy.gradient_norm(), 1.0)
+    root = folder / "checkpoints"
+    checkpointer = Checkpointer(
+        str(root),
+        strategy,
+        run={},
+        strategy_name="ddp",
+        retention=Retention.of(job.recipe.train),
+        max_failed=0,
+        tell=print,
+    )
+    took = []
+    for step, wait in enumerate((True, True, False), 1):
+        began = time.perf_counter()
+        checkpointer.save(Progress(step=step), wait=wait)
+        took.append(time.perf_counter() - began)
+    checkpointer.wait()
+    size_bytes = sum(path.stat().st_size for path in root.rglob("step-00000003/*"))
+    return Pauses(size_bytes / 2**20, took[1], took[2])
