@@ -20,7 +20,9 @@ REASONS = {
     "unparsed": "replies in which no answer was found",
     "duplicate": "ids that occur twice among the predictions; the first is kept",
     "unknown": "predictions that belong to no truth; left out",
-    "bad_truth": "truths that cannot be scored; left out of the denominator",
+    "resized": "lists of another length than the truth's; cut, or filled up with zeros",
+    "zero_length_truth": "truths without extent; they stay in the denominator and nothing matches them",
+    "bad_truth": "truths that nothing can match (empty, reversed, not finite, ...); left out of the denominator",
 }
 
 
@@ -50,7 +52,7 @@ class Rejections:
 
 @dataclass(frozen=True)
 class Report:
-    """`result` has the names, the nesting and the rounding of the official code; its leaves are numbers.
+    """`result` has the names, the nesting and the rounding of the official code; its leaves are numbers and curves.
 
     The numbers are means over `n` of the `N` items of the truth: n < N says that the denominator has shrunk. `rejected`
     is Rejections.summary(). `per_item` is the unrounded number behind each item, by its id, where there is one.
@@ -84,11 +86,14 @@ class Report:
 
 
 def flat(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The leaves of a nested result by path: `full/MR-R1/0.5`."""
+    """The numbers of a nested result by path: `full/MR-R1/0.5`; curves, which are lists, are left out."""
     leaves: dict[str, float] = {}
     for name, value in result.items():
         path = f"{prefix}{name}"
-        leaves |= flat(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{path}/")
+        elif not isinstance(value, list):
+            leaves[path] = value
     return leaves
 
 
