@@ -70,7 +70,8 @@ class Chain:
             init_uri=self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model"),
             output=ctx.output,
             open_tracker=self.publisher.phase_sink(ref.name, ctx.output),
-            resume=ctx.resumed,
+            resume=True,  # whatever is there is of this fingerprint; on a new node, only the checkpoints are
+            run_id=ctx.fingerprint[:12],
             echo=self.echo,
         )
 

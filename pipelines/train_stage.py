@@ -18,7 +18,7 @@ from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import identity
 from tpo_core.errors import TpoError
 from tpo_core.execution.cli import main_guard
-from tpo_core.execution.fingerprint import differences
+from tpo_core.execution.fingerprint import differences, fingerprint
 from tpo_core.storage.local import disk_full_told
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.stages import find_phase
@@ -75,6 +75,7 @@ def main(argv: list[str]) -> int:
             output=args.output,
             open_tracker=None,
             resume=not args.restart,
+            run_id=fingerprint(ref.name, 1, asked, {})[:12],
             echo=lambda line: print(line, flush=True),
         )
     print(json.dumps(result))

@@ -124,7 +124,8 @@ def _make(job: _Job, work_uri: str, inputs: dict[str, Artifact], echo: Callable[
         try:
             with local.disk_full_told(job.staging):
                 job.staging.mkdir(parents=True, exist_ok=True)
-                result = job.step.fn(StepContext(output=job.staging, inputs=inputs, resumed=verb == "RESUME"))
+                resumed = verb == "RESUME"
+                result = job.step.fn(StepContext(job.staging, inputs, resumed=resumed, fingerprint=job.fingerprint))
             artifact = _finish(job, result, started, time.monotonic() - began_s, verb == "RESUME", lease)
         except BaseException as error:
             echo(job.line("FAIL", f"after {time.monotonic() - began_s:.1f} s: {one_line(error)}"))

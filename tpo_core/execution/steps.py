@@ -17,12 +17,13 @@ class StepContext:
     """What a step's function gets.
 
     `output` is the local folder to write to; it is kept when the step fails, and `resumed` says that an earlier try
-    left something in it. `inputs` holds the artifacts of the input steps by name.
+    left something in it. `inputs` holds the artifacts of the input steps by name. `fingerprint`: of what is made.
     """
 
     output: Path
     inputs: dict[str, Artifact]
     resumed: bool
+    fingerprint: str
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def run_phase(
     output: Path,
     open_tracker: Callable[[], MetricSink] | None,
     resume: bool,
+    run_id: str = "run",
     echo: Callable[[str], None] = print,
     build: Builder = build_phase,
 ) -> dict[str, Any]:
@@ -65,10 +66,11 @@ def run_phase(
 
     init_uri: the base model for the first phase of a recipe, else the `model` folder of the phase before.
     output: a folder that driver and workers share. It gets model/ (the weights to hand on), history.jsonl (one row per
-    logged step, loop.make_row), notes.txt and phase.json; checkpoints/ and ray/ while the phase runs.
+    logged step, loop.make_row), notes.txt and phase.json; ray/ while the phase runs, and checkpoints/,
+    unless train.checkpoint_uri names another place for them; those to be kept for good stay.
     open_tracker: called in the worker of rank 0, gives what takes the metrics of each logged row; must be picklable.
     resume: continue from the newest valid checkpoint under `output`, after a kill of any part of the run; False wipes
-    what an earlier attempt left there. echo: takes each line meant for a person.
+    what an earlier attempt left there. run_id: as of PhaseJob. echo: takes each line meant for a person.
 
     Returns {steps, samples, seconds, skipped, final: {loss name: mean over the last logged window}}.
     Raises TpoError for what the user can mend, ray.train.TrainingFailedError when workers failed more than
@@ -82,6 +84,7 @@ def run_phase(
         shards_uri=absolute(shards_uri),
         init_uri=absolute(init_uri),
         output=output.resolve(),
+        run_id=run_id,
     )
     if not resume:
         for left in (job.summary, job.history, job.notes):
