@@ -49,3 +49,57 @@ def _area(boxes_N4: np.ndarray) -> np.ndarray:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def pixel_iou(predictions_N4: np.ndarray, truths_N4: np.ndarray) -> np.ndarray:
+    """IoU of xywh boxes as LaSOT and pytracking write it, with corners x + w - 1, (N,); unchecked, NaN for 0/0."""
+    p, g = predictions_N4, truths_N4
+    low = np.maximum(p[:, :2], g[:, :2])
+    high = np.minimum(p[:, :2] + p[:, 2:] - 1.0, g[:, :2] + g[:, 2:] - 1.0)
+    inter = np.prod(np.maximum(high - low + 1.0, 0.0), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return inter / (np.prod(p[:, 2:], axis=1) + np.prod(g[:, 2:], axis=1) - inter)
+
+
+def toolkit_iou(
+    predictions_N4: np.ndarray, truths_N4: np.ndarray, bound_wh: tuple[float, float] | None = None
+) -> np.ndarray:
+    """IoU of xywh boxes as the GOT-10k toolkit writes it, (N,) in [0, 1]: over union + eps, NaN for a NaN.
+
+    With a bound both boxes are clipped to the image, the corner first and then the size, which moves a box that starts
+    left of the image to the right instead of cutting it.
+    """
+    p, g = np.array(predictions_N4, np.float64), np.array(truths_N4, np.float64)
+    if bound_wh is not None:
+        for one in (p, g):
+            one[:, :2] = np.clip(one[:, :2], 0, bound_wh)
+            one[:, 2:] = np.clip(one[:, 2:], 0, np.array(bound_wh) - one[:, :2])
+    low, high = np.maximum(p[:, :2], g[:, :2]), np.minimum(p[:, :2] + p[:, 2:], g[:, :2] + g[:, 2:])
+    inter = np.prod(np.maximum(high - low, 0), axis=1)
+    union = np.prod(p[:, 2:], axis=1) + np.prod(g[:, 2:], axis=1) - inter
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.clip(inter / (union + np.finfo(float).eps), 0.0, 1.0)
+
+
+def center_error(predictions_N4: np.ndarray, truths_N4: np.ndarray) -> np.ndarray:
+    """Distance of the centres x + (w - 1)/2 of xywh boxes, (N,)."""
+    return _length(_centers(predictions_N4) - _centers(truths_N4))
+
+
+def normalized_center_error(predictions_N4: np.ndarray, truths_N4: np.ndarray) -> np.ndarray:
+    """The same with each axis in sizes of the truth, as LaSOT and pytracking divide, (N,); inf or NaN for size 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _length(_centers(predictions_N4) / truths_N4[:, 2:] - _centers(truths_N4) / truths_N4[:, 2:])
+
+
+def toolkit_normalized_center_error(predictions_N4: np.ndarray, truths_N4: np.ndarray) -> np.ndarray:
+    """The same as the GOT-10k toolkit divides, (N,): sizes are 1 px at least."""
+    return _length((_centers(predictions_N4) - _centers(truths_N4)) / np.maximum(truths_N4[:, 2:], 1.0))
+
+
+def _centers(boxes_N4: np.ndarray) -> np.ndarray:
+    return boxes_N4[:, :2] + (boxes_N4[:, 2:] - 1.0) / 2
+
+
+def _length(vectors_N2: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.sum(vectors_N2**2, axis=1))
