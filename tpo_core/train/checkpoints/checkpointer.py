@@ -27,7 +27,7 @@ from tpo_core.train.checkpoints.reader import committed, newest
 from tpo_core.train.checkpoints.restore import restore
 from tpo_core.train.checkpoints.retention import Retention, kept, sweep, sweep_folder
 from tpo_core.train.checkpoints.write import Write, clear_scratch
-from tpo_core.train.loop import Progress
+from tpo_core.train.rows import Progress
 from tpo_core.train.strategies.base import Strategy
 
 LOG = logging.getLogger(__name__)
@@ -132,8 +132,8 @@ class Checkpointer:
         if self.failed > self.max_failed:
             raise write.error or (TpoError(text) if mendable else RuntimeError(text))
         if self.strategy.rank == 0:
-            last = f"{folder_name(max(self.saved))} is" if self.saved else "there is none to be"
-            line = f"the checkpoint of step {step} failed ({text}): training goes on, {last} the last good one"
+            last = folder_name(max(self.saved)) if self.saved else "none"
+            line = f"the checkpoint of step {step} failed ({text}): training goes on; the last good one: {last}"
             LOG.warning("%s", line)
             self.tell(line)
 

@@ -16,7 +16,7 @@ from tpo_core.storage import uri as uris
 from tpo_core.storage.cache import DamagedError, cached
 from tpo_core.train.checkpoints.manifest import COMMIT, Manifest, step_folders
 from tpo_core.train.checkpoints.part import DTYPES, File, owned
-from tpo_core.train.loop import Progress
+from tpo_core.train.rows import Progress
 from tpo_core.train.strategies.base import Strategy
 
 Read = Callable[[str], Tensor]

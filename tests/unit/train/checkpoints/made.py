@@ -11,7 +11,10 @@ from tpo_core.train.checkpoints.reader import committed
 from tpo_core.train.checkpoints.retention import Retention
 
 RUN = {"stage": {"lr": {"lora": 0.01}, "phases": [{"steps": 12}]}, "seed": 0}
-TIMES = ("samples_per_s", "tokens_per_s", "data_wait", "data_wait_s", "eta_s", "seconds")
+TIMES = (
+    "samples_per_s", "tokens_per_s", "tflops_per_s", "mfu", "data_wait", "data_wait_s", "memory_bytes", "eta_s",
+    "seconds",
+)  # fmt: skip
 
 
 def checkpointer(

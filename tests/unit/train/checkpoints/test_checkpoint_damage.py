@@ -122,7 +122,7 @@ def test_a_folder_of_another_version_is_told(tmp_path, run, monkeypatch):
 
 def test_progress_is_read_as_it_was(tmp_path, run):
     run.progress.window.add([("total", 0.1), ("total", 0.2), ("report/x", float("nan"))])
-    run.progress.finish_step(samples=8, tokens=99, seconds=0.3, wait_s=0.1)
+    run.progress.finish_step(kinds={"region": 8}, tokens=99, flops=7.0, seconds=0.3, wait_s=0.1)
     checkpointer(tmp_path, run.strategy).save(run.progress, wait=True)
     read = open_checkpoint(str(tmp_path / "step-00000004")).progress
     assert json.dumps(vars(read), default=vars) == json.dumps(vars(run.progress), default=vars)

@@ -162,7 +162,7 @@ def test_a_failed_write_is_told_and_leaves_the_last_good_one(tmp_path, run, monk
     [line] = lines
     assert line.startswith("the checkpoint of step 10 failed (")
     assert said in line
-    assert line.endswith("): training goes on, step-00000005 is the last good one")
+    assert line.endswith("): training goes on; the last good one: step-00000005")
     assert caplog.messages == [line]
     save_at(saver, run, 15)
     assert steps_at(tmp_path) == [5, 15]
@@ -202,3 +202,17 @@ def test_a_commit_that_fails_leaves_the_last_good_one(tmp_path, run, monkeypatch
     assert steps_at(tmp_path) == [5]
     assert checkpointer(tmp_path, run.strategy).resume()[0].step == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005"]
+
+
+def test_a_disk_that_fills_up_within_a_part_leaves_no_half_of_it(tmp_path, run, monkeypatch):
+    lines = []
+    saver = checkpointer(tmp_path, run.strategy, lines=lines)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)  # where a disk that delays allocation shows it
+        save_at(saver, run, 5)
+    assert "disk full while writing" in lines[0]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
