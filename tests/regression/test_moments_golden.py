@@ -8,6 +8,7 @@ import pytest
 from tpo_core.errors import TpoError
 from tpo_core.metrics import replies
 from tpo_core.metrics.registry import score
+from tpo_core.metrics.scorers import didemo, nextgqa
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "metrics"
 EXACT = 1e-12  # IoU and AP in float64
@@ -87,3 +88,85 @@ def test_a_reply_is_read_differently_by_each_code():
     assert replies.timesuite(reply) == (1.0, 2.0)
     assert replies.lmms_eval(reply) == (3.0, 4.0)
     assert replies.vtimellm(reply) == (0.05, 0.3)
+
+
+def test_nlq():
+    folder, official = GOLDEN / "nlq_2dtan" / "input", golden("nlq_2dtan/golden/nlq.json")
+    report = score("nlq", folder / "nlq_gt.json", folder / "nlq_pred.json", strict_official=True)
+    for t, row in zip(official["thresholds"], official["mean_results[threshold][topK]"], strict=True):
+        for k, value in zip(official["topK"], row, strict=True):
+            assert report.result[f"Rank@{k} mIoU@{t}"] == pytest.approx(value, abs=EXACT)
+    assert report.result["mIoU"] == pytest.approx(official["mIoU"], abs=EXACT)
+    assert f"Evaluated: {report.n} / {report.N} instances\n" == official["stdout"]
+
+
+def test_nlq_with_degenerate_moments():
+    folder, official = GOLDEN / "nlq_2dtan" / "input", golden("nlq_2dtan/golden/nlq_degenerate.json")
+    paths = folder / "nlq_degenerate_gt.json", folder / "nlq_degenerate_pred.json"
+    report = score("nlq", *paths, strict_official=True)
+    found = [[report.result[f"Rank@{k} mIoU@{t}"] for k in (1, 5)] for t in (0.3, 0.5)]
+    assert found == official["mean_results[threshold][topK]"]
+    assert json.loads(report.as_json())["result"]["mIoU"] == official["mIoU"] == "NaN"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("nms", [0.4, 0.45, 0.5])
+def test_tacos(nms, strict):
+    path, official = GOLDEN / "nlq_2dtan/input/tan.json", golden("nlq_2dtan/golden/tan.json")
+    report = score("tacos", path, path, strict_official=strict, nms=nms)
+    expected = official[f"nms_{nms}"]
+    for t, row in zip(official["TIOU"], expected["result[tiou][recall]"], strict=True):
+        for k, value in zip(official["RECALL"], row, strict=True):
+            assert report.result[f"Rank@{k},mIoU@{t}"] == pytest.approx(value, abs=EXACT)
+    assert report.result["mIoU"] == pytest.approx(expected["mIoU"], abs=EXACT)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_didemo(strict):
+    folder, official = GOLDEN / "didemo" / "input", golden("didemo/golden/didemo.json")
+    report = score("didemo", folder / "gt.json", folder / "ranked_segments.json", strict_official=strict)
+    assert report.result == {name: pytest.approx(official[name], abs=EXACT) for name in ("rank@1", "rank@5", "mIoU")}
+
+
+def test_didemo_overlaps():
+    for found, truth, value in golden("didemo/golden/iou_pairs.json"):
+        assert didemo.iou(found, truth) == value
+
+
+NEXT_GQA = GOLDEN / "nextgqa" / "input"
+
+
+@pytest.mark.parametrize(
+    ("case", "predictions", "options"),
+    [
+        ("seconds", "pred_ground.json", {"qa": NEXT_GQA / "pred_qa.json"}),
+        ("fraction_of_duration_gs", "pred_ground_fraction.json", {"qa": NEXT_GQA / "pred_qa.json", "fractions": True}),
+        ("no_qa", "pred_ground.json", {}),
+        ("subset_50", "pred_ground.json", {"qa": NEXT_GQA / "pred_qa.json", "subset": NEXT_GQA / "subset.json"}),
+    ],
+)
+def test_nextgqa(case, predictions, options):
+    report = score("nextgqa", NEXT_GQA / "gsub.json", NEXT_GQA / predictions, strict_official=True, **options)
+    assert report.result == golden("nextgqa/golden/nextgqa.json")[case]["result"]
+
+
+def test_nextgqa_of_each_question():
+    report = score("nextgqa", NEXT_GQA / "gsub.json", NEXT_GQA / "pred_ground.json", strict_official=True)
+    official = golden("nextgqa/golden/nextgqa.json")["per_sample"]
+    assert len(official) == report.n == 112
+    for row in official:
+        assert report.per_item[row["key"]]["best_IoU"] == pytest.approx(row["best_IoU"], abs=EXACT)
+        assert report.per_item[row["key"]]["best_IoP"] == pytest.approx(row["best_IoP"], abs=EXACT)
+
+
+def test_nextgqa_overlaps():
+    for row in golden("nextgqa/golden/tiou_pairs.json"):
+        span = tuple(map(float, row["span"]))
+        assert nextgqa.overlap(row["loc"], span) == pytest.approx(tuple(row["result"]), abs=EXACT), row
+
+
+def test_nextgqa_without_a_common_question(tmp_path):
+    (tmp_path / "pred.json").write_text('{"x_1": [0, 1]}')
+    with pytest.raises(TpoError, match="has no question of"):
+        score("nextgqa", NEXT_GQA / "gsub.json", tmp_path / "pred.json", strict_official=True)
+    assert score("nextgqa", NEXT_GQA / "gsub.json", tmp_path / "pred.json").result["mIoU"] == 0.0

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ REASONS = {
     "zero_length": "predictions without extent",
     "out_of_range": "predictions beyond what the truth allows",
     "malformed": "predictions of another form than the benchmark's",
+    "unranked": "rankings that lack a run of the truth; its rank is infinite",
     "unparsed": "replies in which no answer was found",
     "duplicate": "ids that occur twice among the predictions; the first is kept",
     "unknown": "predictions that belong to no truth; left out",
@@ -40,6 +41,11 @@ class Rejections:
         examples = self._examples.setdefault(reason, [])
         if len(examples) < MAX_EXAMPLES:
             examples.append(str(what))
+
+    def unknown(self, names: Iterable[object]) -> None:
+        """Counts predictions that belong to no truth."""
+        for name in names:
+            self.add("unknown", name)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """`count`, `meaning` and the first `examples` by reason code, in the order of REASONS."""

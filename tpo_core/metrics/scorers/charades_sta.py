@@ -114,8 +114,7 @@ def _timesuite(truth_path: Path, path: Path, strict: bool, rejections: Rejection
     given = _timesuite_windows(path, strict, rejections)
     if strict and len(given) != len(truths):
         raise TpoError(f"the official code stops here: {len(given)} predictions for {len(truths)} truths")
-    for key in given.keys() - truths.keys():
-        rejections.add("unknown", key)
+    rejections.unknown([key for key in given if key not in truths])
     overlaps: dict[Any, float] = {}
     for key, sentence in truths.items():
         truth = _sound(key, sentence.window, truth_path, strict, rejections)
@@ -175,8 +174,8 @@ def _lmms_eval(truth_path: Path, path: Path, strict: bool, rejections: Rejection
     else:
         sentences = charades_truth.sentences(truth_path)
         truths = list(dict.fromkeys(_key_of(sentence, truth_path) for sentence in sentences))
-    for key in by_key.keys() - set(truths):
-        rejections.add("unknown", by_key[key][0])
+    known = set(truths)
+    rejections.unknown([by_key[key][0] for key in by_key if key not in known])
     overlaps: dict[Any, float] = {}
     for key in by_key if strict else truths:
         truth = _sound(key, key[2], truth_path, strict, rejections)
@@ -225,8 +224,7 @@ def _vtimellm(truth_path: Path, path: Path, strict: bool, rejections: Rejections
         if key in given and found is None:
             rejections.add("unparsed", key)
         overlaps[key] = 0.0 if found is None else round(_overlap(key, truth, found, strict, rejections), 2)
-    for key in given.keys() - truths.keys():
-        rejections.add("unknown", key)
+    rejections.unknown([key for key in given if key not in truths])
     return _named_recalls, overlaps, len(truths)
 
 

@@ -1,0 +1,164 @@
+"""NExT-GQA: multiple choice whose answer must be grounded in a moment of the video."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tpo_core.errors import TpoError
+from tpo_core.metrics import files, submission
+from tpo_core.metrics.registry import Option, Scorer
+from tpo_core.metrics.report import Rejections, Report
+
+READS = """\
+--ground-truth   gsub_{val,test}.json: VIDEO: {duration, location: {QUESTION: [[start_s, end_s], ...]}}
+--predictions    JSON object VIDEO_QUESTION: [start_s, end_s]
+--qa             JSON object VIDEO_QUESTION: {answer, prediction}; without it no answer is right, so Acc@GQA is 0
+
+Numbers are percent with one decimal: mIoP, mIoU, TIoP@t, TIoU@t (>= t) of the best overlap with the segments of the
+truth, taken separately; IoP is over the prediction's length, IoU over the hull; a prediction without length has IoU 0,
+and IoP 1 inside a segment. Acc@GQA needs the right answer and IoP >= .5. Strictly official, questions without a
+prediction leave the denominator."""
+
+Span = tuple[float, float]
+
+
+def score(
+    ground_truth: Path,
+    predictions: Path,
+    implementation: str,
+    strict_official: bool,
+    qa: Path | None,
+    subset: Path | None,
+    fractions: bool,
+) -> Report:
+    """Over the questions of the truth, or strictly official over those with a prediction."""
+    truths, given = _object(ground_truth), _object(predictions)
+    answers = _object(qa) if qa is not None else {}
+    wanted = _keys(subset) if subset is not None else None
+    rejections = Rejections()
+    n_truths = 0
+    overlaps: dict[str, tuple[float, float]] = {}
+    for video, note in truths.items():
+        files.require(note, ("location",), f"{ground_truth}: {video}")
+        for question, segments in note["location"].items():
+            key = f"{video}_{question}"
+            if wanted is not None and key not in wanted:
+                continue
+            n_truths += 1
+            if key not in given:
+                rejections.add("missing", key)
+            if key not in given and strict_official:
+                continue
+            found = _span(given.get(key), note if fractions else None, key, key in given, strict_official, rejections)
+            overlaps[key] = _best(segments, found)
+    rejections.unknown(_unknown(truths, given))
+    if not overlaps:
+        raise TpoError(f"{predictions}: has no question of {ground_truth}, so there is nothing to score")
+    right = {
+        key: overlap[1] >= 0.5 and _right(answers, key, strict_official, rejections)
+        for key, overlap in overlaps.items()
+        if qa is not None
+    }
+    return Report(
+        "nextgqa",
+        implementation,
+        strict_official,
+        _numbers(list(overlaps.values()), sum(right.values())),
+        len(overlaps),
+        n_truths,
+        rejections.summary(),
+        {key: {"best_IoU": one, "best_IoP": other} for key, (one, other) in overlaps.items()},
+    )
+
+
+def overlap(segment: Span, found: Span) -> tuple[float, float]:
+    """(IoU, IoP); both are negative for spans apart. Python's own max and min, in this order, decide what NaN does."""
+    if found[0] == found[1]:
+        return 0, int(segment[0] <= found[0] <= segment[1])
+    start, end = min(segment[0], found[0]), max(segment[1], found[1])
+    inter = min(segment[1], found[1]) - max(segment[0], found[0])
+    return inter / (end - start) if end > start else 0.0, inter / (found[1] - found[0]) if found[1] > found[0] else 0.0
+
+
+def _best(segments: Any, found: Span | None) -> tuple[float, float]:
+    """The best IoU and the best IoP, separately, 0 at least."""
+    best_iou, best_iop = 0.0, 0.0
+    if found is None:
+        return best_iou, best_iop
+    for segment in segments:
+        iou, iop = overlap(segment, found)
+        best_iou, best_iop = max(best_iou, iou), max(best_iop, iop)
+    return best_iou, best_iop
+
+
+def _span(value: Any, note: Any, key: str, there: bool, strict: bool, rejections: Rejections) -> Span | None:
+    """The predicted span in seconds; `note` holds the duration if it is given in fractions. None for a rejected one."""
+    if strict and isinstance(value, list) and len(value) > 2:
+        value = [value[0], value[-1]]  # which is what the official code looks at
+    span = submission.pair(value) if isinstance(value, list) and len(value) == 2 else None
+    if span is None and strict:
+        raise TpoError(f"the official code stops at {key}: {value!r} is not [start, end]")
+    reason = submission.flaw(span)
+    if not strict and reason is not None:
+        if there:
+            rejections.add("empty" if value == [] else reason, key)
+        return None
+    if span is not None and note is not None:
+        files.require(note, ("duration",), f"the truth of {key}")
+        start_s, end_s = np.round(np.array(span) * note["duration"], 1)
+        return start_s, end_s
+    return span
+
+
+def _right(answers: dict[str, Any], key: str, strict: bool, rejections: Rejections) -> bool:
+    row = answers.get(key)
+    if isinstance(row, dict) and {"answer", "prediction"} <= row.keys():
+        return row["answer"] == row["prediction"]
+    if strict:
+        raise TpoError(f"the official code stops here: there is no answer to {key}")
+    rejections.add("missing", f"{key} answer")
+    return False
+
+
+def _numbers(overlaps: list[tuple[float, float]], n_right: int) -> dict[str, float]:
+    n = len(overlaps)
+    numbers = {"Acc@GQA": n_right * 1.0 / n * 100}
+    for name, place in (("IoP", 1), ("IoU", 0)):
+        values = [each[place] for each in overlaps]
+        numbers[f"m{name}"] = sum(values) / n * 100
+        numbers |= {f"T{name}@{t}": sum(value >= t for value in values) * 1.0 / n * 100 for t in (0.3, 0.5)}
+    return {name: float(f"{value:.1f}") for name, value in numbers.items()}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = files.json_value(path)
+    if not isinstance(content, dict):
+        raise TpoError(f"{path}: not a JSON object")
+    return content
+
+
+def _keys(path: Path) -> Collection[str]:
+    content = files.json_value(path)
+    if not isinstance(content, list | dict):
+        raise TpoError(f"{path}: not a JSON list of VIDEO_QUESTION")
+    return set(content)
+
+
+def _unknown(truths: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    known = {f"{video}_{question}" for video, note in truths.items() for question in note["location"]}
+    return [key for key in given if key not in known]
+
+
+SCORER = Scorer(
+    "nextgqa",
+    ("nextgqa",),
+    READS,
+    score,
+    (
+        Option("qa", Path, "file of answers, as above"),
+        Option("subset", Path, "JSON list of the VIDEO_QUESTION to score; all by default"),
+        Option("fractions", bool, "spans are fractions of the duration, rounded to 0.1 s when multiplied by it"),
+    ),
+)
