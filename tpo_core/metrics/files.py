@@ -50,7 +50,7 @@ def json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
 def require(row: Any, needed: tuple[str, ...], where: str) -> None:
     """TpoError unless `row` is an object with all the needed keys."""
     if not isinstance(row, dict):
-        raise TpoError(f"{where} is not an object with {', '.join(needed)}")
+        raise TpoError(f"{where} is not an object{' with ' * bool(needed)}{', '.join(needed)}")
     lacking = [key for key in needed if key not in row]
     if lacking:
         raise TpoError(f"{where} has no {lacking[0]!r}")
