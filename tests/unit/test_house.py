@@ -36,7 +36,7 @@ ONLY_IN = {
     "mlflow": ["tpo_core/tracking/"],
     "boto3": ["tpo_core/storage/s3.py"],
     "botocore": ["tpo_core/storage/s3.py"],
-    "deepspeed": ["tpo_core/train/strategy.py"],
+    "deepspeed": ["tpo_core/train/strategies/zero.py"],
     "decord": ["tpo_core/data/decode.py"],
 }
 WITHOUT_TORCH = {"config", "storage", "execution", "metrics", "tracking"}

@@ -193,6 +193,10 @@ class TpoModel(nn.Module):
                 found.setdefault(group, []).append((name, parameter))
         return found
 
+    def sharding_units(self) -> list[nn.Module]:
+        """Modules, inner before outer, whose parameters are gathered together when they run; the rest is one unit."""
+        return self.backbone.sharding_units()
+
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Unweighted losses {"lm": ..., <kind>: ...}, each summed over its targets (`Batch.counts` says how many), and
         plain numbers for the log.
@@ -203,14 +207,15 @@ class TpoModel(nn.Module):
         without forgetting, arXiv 1606.09282).
         """
         features = self._features(batch)
+        # First what needs no gradient: ZeRO-3 tells the end of a layer's backward by the layer's latest forward.
+        compares = self.compares_with_base and batch.kind not in HEADS
+        base_MV = self._base_log_probs(batch, features) if compares else None
         hidden_BLC = self._hidden(batch, features)
         next_M = batch.labels_BL[:, 1:][batch.labels_BL[:, 1:] != IGNORED]
         logits_MV = self._answer_logits(batch, hidden_BLC)
         losses, report = {"lm": F.cross_entropy(logits_MV, next_M, reduction="sum")}, {}
-        if self.compares_with_base and batch.kind not in HEADS:
-            losses["kl"] = F.kl_div(
-                logits_MV.log_softmax(-1), self._base_log_probs(batch, features), log_target=True, reduction="sum"
-            )
+        if base_MV is not None:
+            losses["kl"] = F.kl_div(logits_MV.log_softmax(-1), base_MV, log_target=True, reduction="sum")
         if batch.kind in self.heads and batch.targets is not None:
             slots_BL = batch.input_ids_BL == self.processor.slot_ids[batch.kind]
             assert slots_BL.any(1).all(), f"a {batch.kind} sample has no slot: {batch.sample_ids}"

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.initialization import no_init_weights
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import is_flash_attn_2_available
 
 from tpo_core.config.schema import LoraConfig, ModelConfig
@@ -246,19 +247,24 @@ class Backbone(nn.Module, ABC):
 
     @contextmanager
     def without_lora(self) -> Iterator[None]:
-        """Inside, the language model is the base model. peft freezes what it disables: it thaws afterwards."""
+        """Inside, the language model is the base model.
+
+        Not by peft's `enable_adapters`, which also freezes and thaws: strategies that cut a model into pieces decide by
+        `requires_grad` what becomes of a parameter, and must not see it change between a forward and its backward.
+        """
         layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
-        trained = [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
         for layer in layers:
-            layer.enable_adapters(False)
+            layer._disable_adapters = True
         try:
             yield
         finally:
             for layer in layers:
-                layer.enable_adapters(True)
-                layer.requires_grad_(False)
-            for parameter in trained:
-                parameter.requires_grad_(True)
+                layer._disable_adapters = False
+
+    def sharding_units(self) -> list[nn.Module]:
+        """The layers of the language model and of the vision tower, inner before outer."""
+        layers: list[nn.Module] = [p for p in self.vlm.modules() if isinstance(p, GradientCheckpointingLayer)]
+        return layers[::-1]
 
     def end_token_ids(self) -> set[int]:
         """Ids that end an answer according to the base model's generation settings."""

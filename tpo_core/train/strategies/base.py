@@ -111,6 +111,14 @@ class Strategy(ABC):
             dist.barrier()
 
 
+@torch.no_grad()
+def send_from_first(model: nn.Module) -> None:
+    """Give all ranks rank 0's trained parameters and buffers; frozen parameters were read from the same files."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in [param for _, param in trained(model)] + list(model.buffers()):
+            dist.broadcast(tensor, src=0)
+
+
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The parameters that train, by name, in the order of the model."""
     return [(name, param) for name, param in model.named_parameters() if param.requires_grad]

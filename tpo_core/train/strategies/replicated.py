@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tpo_core.train.strategies.base import MOMENTS, MakeOptimizer, Strategy, kept_buffers, trained
+from tpo_core.train.strategies.base import MOMENTS, MakeOptimizer, Strategy, kept_buffers, send_from_first, trained
 
 BUCKET_ELEMENTS = 2**26  # gradients are reduced in flat buckets of at most this many numbers, 256 MiB in fp32
 
@@ -21,10 +21,7 @@ class Replicated(Strategy):
 
     def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         self.model = model.to(self.device)
-        if self.world > 1:
-            with torch.no_grad():
-                for tensor in [param for _, param in trained(model)] + list(model.buffers()):
-                    dist.broadcast(tensor, src=0)
+        send_from_first(model)
         self.optimizer = make_optimizer()
         return model
 
