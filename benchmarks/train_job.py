@@ -28,7 +28,9 @@ from tpo_core.config.schema import Recipe
 from tpo_core.models.processing import Batch
 from tpo_core.models.tpo import TpoModel
 from tpo_core.tracking.tracker import MlflowTracker
-from tpo_core.train.phase import NoSink, PhaseJob, run_rank
+from tpo_core.train.job import PhaseJob
+from tpo_core.train.phase import run_rank
+from tpo_core.train.sinks import NoSink
 from tpo_core.train.strategies.base import Strategy
 
 KINDS = ("region", "temporal")

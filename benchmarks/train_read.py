@@ -11,8 +11,8 @@ from benchmarks.train_job import Setting
 from tpo_core.models.tpo import TpoModel
 from tpo_core.train.checkpoints.checkpointer import Checkpointer
 from tpo_core.train.checkpoints.retention import Retention
-from tpo_core.train.loop import Progress
 from tpo_core.train.optim import build_optimizer
+from tpo_core.train.rows import Progress
 from tpo_core.train.stages import select_trainable
 from tpo_core.train.strategies.replicated import Replicated
 

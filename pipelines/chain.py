@@ -32,8 +32,8 @@ from tpo_core.models.source import identify
 from tpo_core.storage.uri import absolute, exists, join, tree_stamp
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
-from tpo_core.train.phase import read_history
 from tpo_core.train.ray_trainer import run_phase
+from tpo_core.train.recorder import read_history
 from tpo_core.train.stages import PhaseRef, phases_of
 
 Echo = Callable[[str], None]

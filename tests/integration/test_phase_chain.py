@@ -16,7 +16,9 @@ from tpo_core.data.record import Media
 from tpo_core.data.shards import write_manifest, write_samples
 from tpo_core.models.tpo import TpoModel
 from tpo_core.train.build import build_phase
-from tpo_core.train.phase import NoSink, PhaseJob, run_rank
+from tpo_core.train.job import PhaseJob
+from tpo_core.train.phase import run_rank
+from tpo_core.train.sinks import NoSink
 from tpo_core.train.stages import phases_of
 
 KINDS = ("region", "temporal", "mask", "chat")

@@ -137,6 +137,14 @@ class TrainConfig(Config):
         description="what is cut up: nothing (ddp), gradients and moments (zero2), parameters too (zero3, fsdp2)",
     )
     log_every_steps: int = execution(10, ge=1, description="optimizer steps between two logged rows")
+    peak_tflops: float | None = execution(
+        None,
+        gt=0,
+        description="what a device does at best, TFLOP/s, for MFU; null goes by its name, if known",
+    )
+    profile_steps: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = execution(
+        None, description="first and last optimizer step of each phase that torch.profiler traces on rank 0; null: none"
+    )
     checkpoint_uri: str | None = execution(
         None, description="where checkpoints go, path or URI, below it a folder a phase; null is in the phase's output"
     )
@@ -174,6 +182,13 @@ class TrainConfig(Config):
     def most_workers(self) -> int:
         """What training takes where there is room."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @field_validator("profile_steps")
+    @classmethod
+    def _profile_in_order(cls, steps: tuple[int, int] | None) -> tuple[int, int] | None:
+        if steps is not None and steps[0] > steps[1]:
+            raise ValueError("must be [first, last] with first <= last")
+        return steps
 
     @field_validator("checkpoint_uri")
     @classmethod

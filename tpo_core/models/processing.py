@@ -83,6 +83,13 @@ class Batch(Movable):
         """Tokens that the language model reads, padding left out."""
         return int(self.attention_mask_BL.sum())
 
+    @property
+    def frames_of_clips(self) -> list[int]:
+        """Frames of each different clip, padding left out."""
+        frame_mask_UT = self.frame_mask_BT.new_zeros(self.pixel_values_UTCHW.shape[:2])
+        frame_mask_UT[self.clip_B] = self.frame_mask_BT
+        return frame_mask_UT.sum(1).tolist()
+
 
 @dataclass
 class Encoded:

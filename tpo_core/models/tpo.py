@@ -7,7 +7,7 @@ video, heads) and `parameters.json` (name, shape, dtype, group and trainability 
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tpo_core.heads.base import HeadContext, Prediction, TaskHead
 from tpo_core.heads.registry import HEADS, build_head
 from tpo_core.models.backbones.base import Backbone, VisualFeatures
 from tpo_core.models.backbones.registry import load_backbone
+from tpo_core.models.flops import batch_flops
 from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
 from tpo_core.models.head_context import head_context, text_encoder
 from tpo_core.models.processing import IGNORED, Batch, Processor
@@ -196,6 +197,10 @@ class TpoModel(nn.Module):
     def sharding_units(self) -> list[nn.Module]:
         """Modules, inner before outer, whose parameters are gathered together when they run; the rest is one unit."""
         return self.backbone.sharding_units()
+
+    def flops(self) -> Callable[[Batch], float]:
+        """What a micro-batch costs, forward and backward, with what trains now: see the module of `batch_flops`."""
+        return batch_flops(self)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Unweighted losses {"lm": ..., <kind>: ...}, each summed over its targets (`Batch.counts` says how many), and

@@ -10,7 +10,7 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.models.processing import Batch, Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.tpo import SETTINGS, TpoModel
-from tpo_core.train.phase import PhaseJob
+from tpo_core.train.job import PhaseJob
 from tpo_core.train.strategies.base import Strategy
 
 PART = "train"

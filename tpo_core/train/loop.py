@@ -11,18 +11,18 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from tpo_core.train.meter import memory_bytes
 from tpo_core.train.optim import set_learning_rates
+from tpo_core.train.rows import Progress, Row, Window, make_row
 from tpo_core.train.shares import Batch, Shares
 from tpo_core.train.strategies.base import Strategy
-
-Row = dict[str, Any]
 
 
 class Batches(Protocol):
@@ -36,6 +36,11 @@ class DivergedError(RuntimeError):
     """Loss or gradient norm was not finite for too many steps in a row."""
 
 
+def uncounted(batch: Batch) -> float:
+    """The FLOPs of a model that does not count them."""
+    return 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """Hyper-parameters of the loop; the recipe says where they come from.
@@ -43,7 +48,8 @@ class LoopConfig:
     accumulation: micro-batches per step. loss_weights: weight of each loss name. clip_norm: global gradient norm.
     seed: base of the dropout randomness. log_every: in steps. autocast: entered around each forward.
     max_skipped: steps in a row whose update may be skipped because loss or gradient norm was not finite; one more
-    raises DivergedError.
+    raises DivergedError. flops: what the model computes for a micro-batch of a rank, forward and backward. peak_flops:
+    what a device does at best in a second; None where that is not known.
     """
 
     steps: int
@@ -54,65 +60,8 @@ class LoopConfig:
     log_every: int
     max_skipped: int
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-
-
-@dataclass
-class Window:
-    """Running sums between two logged rows, so that a row describes all its steps and not only the last one."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    steps: int = 0
-    samples: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    wait_s: float = 0.0
-
-    def add(self, values: list[tuple[str, float]]) -> None:
-        for name, value in values:
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
-
-
-@dataclass
-class Progress:
-    """Where a phase stands: the part of the training state that is neither parameter nor optimizer moment.
-
-    step: updates done, and the index of the next one: all that the order of samples and the randomness depend on.
-    skipped, skipped_in_row: updates left out because something was not finite. seconds: spent in steps, all attempts.
-    """
-
-    step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    skipped: int = 0
-    skipped_in_row: int = 0
-    seconds: float = 0.0
-    window: Window = field(default_factory=Window)
-
-    @property
-    def updates(self) -> int:
-        """Steps in which the optimizer moved."""
-        return self.step - self.skipped
-
-    def finish_step(self, *, samples: int, tokens: int, seconds: float, wait_s: float) -> None:
-        self.step += 1
-        self.samples += samples
-        self.tokens += tokens
-        self.seconds += seconds
-        self.window.steps += 1
-        self.window.samples += samples
-        self.window.tokens += tokens
-        self.window.seconds += seconds
-        self.window.wait_s += wait_s
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> "Progress":
-        """The inverse of `dataclasses.asdict`."""
-        return cls(**{**state, "window": Window(**state["window"])})
+    flops: Callable[[Any], float] = uncounted
+    peak_flops: float | None = None
 
 
 def train(
@@ -136,7 +85,9 @@ def train(
         rates = set_learning_rates(strategy.optimizer, schedule(progress.step))
         run_step(module, batches, config=config, strategy=strategy, progress=progress)
         if progress.step == config.steps or progress.step % config.log_every == 0:
-            on_row(make_row(progress, rates, steps=config.steps))
+            memory = max(strategy.everyone(memory_bytes(strategy.device)))
+            peak = config.peak_flops and config.peak_flops * strategy.world
+            on_row(make_row(progress, rates, steps=config.steps, memory_bytes=memory, peak_flops=peak))
             progress.window = Window()
         on_step(progress)
 
@@ -150,7 +101,7 @@ def run_step(
     micros = list(batches.step(progress.step))
     wait_s = time.perf_counter() - started
     assert len(micros) == config.accumulation, f"{len(micros)} micro-batches where {config.accumulation} make a step"
-    shares = Shares.of(micros, config.loss_weights, strategy)
+    shares = Shares.of(micros, config.loss_weights, strategy, flops=config.flops)
     reports = accumulate(module, micros, shares, config, strategy)
     norm = strategy.gradient_norm()
     values = shares.values(strategy)
@@ -162,7 +113,7 @@ def run_step(
         strategy.drop_gradients()
         skip_update(progress, config, [*values.items(), ("grad_norm", norm)])
     seconds = time.perf_counter() - started
-    progress.finish_step(samples=shares.samples, tokens=shares.tokens, seconds=seconds, wait_s=wait_s)
+    progress.finish_step(kinds=shares.samples, tokens=shares.tokens, flops=shares.flops, seconds=seconds, wait_s=wait_s)
 
 
 def accumulate(
@@ -201,30 +152,3 @@ def seed_step(seed: int, *, step: int, rank: int) -> None:
     torch.manual_seed(torch_seed)
     np.random.seed(numpy_seed)
     random.seed(python_seed)
-
-
-def make_row(progress: Progress, rates: Mapping[str, float], *, steps: int) -> Row:
-    """One flat row about the steps since the last row.
-
-    Keys: step (updates done), steps (of the phase), total, loss/<name>, kind/<kind> (total on samples of that kind),
-    report/<name> (of rank 0), grad_norm (before clipping), lr/<group>, samples_per_s, tokens_per_s (read by the
-    language model, all ranks), data_wait (fraction of the time, 0 to 1), data_wait_s, eta_s, seconds (all attempts),
-    samples, tokens, skipped. Losses are means over the steps whose update was made; of a kind that did not come up
-    there is none.
-    """
-    window = progress.window
-    return {
-        "step": progress.step,
-        "steps": steps,
-        **window.means(),
-        **{f"lr/{group}": rate for group, rate in rates.items()},
-        "samples_per_s": window.samples / window.seconds,
-        "tokens_per_s": window.tokens / window.seconds,
-        "data_wait": window.wait_s / window.seconds,
-        "data_wait_s": window.wait_s,
-        "eta_s": (steps - progress.step) * window.seconds / window.steps,
-        "seconds": progress.seconds,
-        "samples": progress.samples,
-        "tokens": progress.tokens,
-        "skipped": progress.skipped,
-    }

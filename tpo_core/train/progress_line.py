@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from tpo_core.train.loop import Row
+from tpo_core.train.rows import Row
 
 LONGEST_LINE_BYTES = 65_536
 POLL_S = 0.5

@@ -30,10 +30,12 @@ from tpo_core.storage.uri import delete
 from tpo_core.train.build import build_phase
 from tpo_core.train.checkpoints.retention import Retention, drop_ephemeral
 from tpo_core.train.desk import Desk
-from tpo_core.train.loop import Row
-from tpo_core.train.phase import Builder, MetricSink, NoSink, PhaseJob, Surroundings, run_rank
+from tpo_core.train.job import PhaseJob
+from tpo_core.train.phase import Builder, Surroundings, run_rank
 from tpo_core.train.progress_line import Follower, row_line
 from tpo_core.train.room import Room
+from tpo_core.train.rows import Row
+from tpo_core.train.sinks import MetricSink, NoSink
 from tpo_core.train.stages import PhaseRef
 from tpo_core.train.stop import WORKER, StopRequest, listen_in_worker, terminate
 from tpo_core.train.watchdog import Watchdog, hangs

@@ -1,6 +1,6 @@
 """What each rank contributes to the loss of a step: the contributions add up to the loss of the global batch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,28 +35,42 @@ class Shares:
     decides what a kind weighs and neither the length of answers nor the split over ranks and micro-batches does.
 
     counts: (kind, loss) to targets on all ranks; fractions: kind to its share of the micro-batches; sums: of this
-    rank, on the device, so that nothing waits for them. samples, tokens: of all ranks.
+    rank, on the device, so that nothing waits for them. samples: by kind, of all ranks, as tokens and flops are.
     """
 
     weights: Mapping[str, float]
     counts: dict[tuple[str, str], float]
     fractions: dict[str, float]
-    samples: int
+    samples: dict[str, int]
     tokens: int
+    flops: float
     sums: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, micros: list[Batch], weights: Mapping[str, float], strategy: Strategy) -> "Shares":
-        """Counts the targets of a step; every rank has micro-batches of the same kinds in the same order."""
+    def of(
+        cls, micros: list[Batch], weights: Mapping[str, float], strategy: Strategy, *, flops: Callable[[Batch], float]
+    ) -> "Shares":
+        """Counts the targets of a step; every rank has micro-batches of the same kinds in the same order.
+
+        flops: what the model computes for a micro-batch of this rank.
+        """
         local: dict[tuple[str, str], int] = {}
+        samples: dict[str, int] = {}
         for micro in micros:
+            samples[micro.kind] = samples.get(micro.kind, 0) + len(micro.sample_ids)
             for name, count in micro.counts.items():
                 local[micro.kind, name] = local.get((micro.kind, name), 0) + count
-        own = [sum(len(micro.sample_ids) for micro in micros), sum(micro.n_tokens for micro in micros)]
-        samples, tokens, *counts = strategy.total([*own, *local.values()])
+        own = [sum(micro.n_tokens for micro in micros), sum(flops(micro) for micro in micros)]
+        tokens, done, *counts = strategy.total([*own, *samples.values(), *local.values()])
         kinds = [micro.kind for micro in micros]
-        fractions = {kind: kinds.count(kind) / len(kinds) for kind in kinds}
-        return cls(weights, dict(zip(local, counts, strict=True)), fractions, int(samples), int(tokens))
+        return cls(
+            weights,
+            counts=dict(zip(local, counts[len(samples) :], strict=True)),
+            fractions={kind: kinds.count(kind) / len(kinds) for kind in kinds},
+            samples={kind: int(count) for kind, count in zip(samples, counts, strict=False)},
+            tokens=int(tokens),
+            flops=done,
+        )
 
     def add(self, kind: str, losses: Mapping[str, Tensor]) -> Tensor:
         """What a micro-batch adds to the total on this rank, to be differentiated. Every loss must have a weight."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tpo_core.config.schema import Recipe
-from tpo_core.train.loop import LoopConfig, Progress, train
+from tpo_core.train.job import PhaseJob
+from tpo_core.train.loop import LoopConfig, train
 from tpo_core.train.optim import build_optimizer, cosine
-from tpo_core.train.phase import PhaseJob
+from tpo_core.train.rows import Progress
 from tpo_core.train.stages import select_trainable
 from tpo_core.train.strategies.base import Strategy
 from tpo_core.train.strategies.replicated import Replicated
@@ -66,6 +67,9 @@ class StubModel(nn.Module):
     def save_pretrained(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
         directory.mkdir()
         torch.save(dict(weights), directory / "weights.pt")
+
+    def flops(self):
+        return lambda batch: 1000.0 * len(batch.sample_ids)
 
     def sharding_units(self) -> list[nn.Module]:
         return [self.adapter]

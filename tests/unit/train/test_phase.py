@@ -1,4 +1,5 @@
 import errno
+import gzip
 import json
 
 import pytest
@@ -8,7 +9,10 @@ from tests.unit.train.checkpoints.made import comparable, steps_at
 from tests.unit.train.stub import build_stub, stub_recipe
 from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
-from tpo_core.train.phase import PhaseJob, checkpoint_due, run_rank
+from tpo_core.train import recorder
+from tpo_core.train.job import PhaseJob
+from tpo_core.train.phase import checkpoint_due, run_rank
+from tpo_core.train.recorder import read_history
 
 
 class KilledError(Exception):
@@ -19,11 +23,15 @@ class Sink:
     """Collects what would be tracked."""
 
     def __init__(self):
-        self.steps, self.closed = [], False
+        self.steps, self.closed, self.artifacts, self.checkpoint_steps = [], False, [], []
 
     def log_metrics(self, metrics, step):
         assert all(isinstance(value, float) for value in metrics.values())
         self.steps.append(step)
+        self.checkpoint_steps += [metrics["checkpoint_step"]] if "checkpoint_step" in metrics else []
+
+    def log_artifact(self, path, folder):
+        self.artifacts.append((path.name, folder))
 
     def close(self):
         self.closed = True
@@ -64,7 +72,9 @@ def test_a_killed_rank_resumes_with_one_history_and_the_same_weights(tmp_path):
     assert not killed.model.exists()
     with killed.history.open("a") as file:
         file.write('{"step": 7, "cut o')  # the kill came in the middle of a line
-    assert run_phase_in_process(killed).steps == [6, 9, 12]
+    resumed = run_phase_in_process(killed)
+    assert resumed.steps == [3, 6, 9, 12]  # what is in the history is sent again: the dead attempt may not have
+    assert resumed.checkpoint_steps[0] == 4
 
     rows = [[json.loads(line) for line in job.history.read_text().splitlines()] for job in (straight, killed)]
     assert comparable(rows[0]) == comparable(rows[1])
@@ -82,8 +92,11 @@ def test_a_phase_that_ended_before_its_model_was_written_writes_it_on_resume(tmp
     first = torch.load(job.model / "weights.pt")
     job.summary.unlink()
     (job.model / "weights.pt").unlink()
+    rows, notes = job.history.read_text(), job.notes.read_text()
     sink = run_phase_in_process(job)
-    assert sink.steps == []  # no step was run again
+    assert job.history.read_text() == rows  # no step was run again
+    assert "resuming at step 12" in job.notes.read_text().removeprefix(notes)
+    assert sink.steps == [3, 6, 9, 12]
     assert all(torch.equal(first[name], tensor) for name, tensor in torch.load(job.model / "weights.pt").items())
 
 
@@ -141,3 +154,40 @@ def test_a_phase_goes_on_without_its_checkpoints_until_too_many_failed(tmp_path,
     assert (tmp_path / "a" / "model" / "weights.pt").exists()
     with pytest.raises(TpoError, match="disk full while writing"):
         run_phase_in_process(phase_job(tmp_path / "b", max_failed_checkpoints=1))
+
+
+def events(job):
+    with gzip.open(job.trace) as file:
+        return {event["name"] for event in json.load(file)["traceEvents"] if str(event.get("name")).startswith("step ")}
+
+
+def test_the_steps_that_are_asked_for_are_traced_kept_and_told(tmp_path):
+    job = phase_job(tmp_path, profile_steps=[5, 7])
+    sink = run_phase_in_process(job)
+    assert events(job) == {"step 5", "step 6", "step 7"}
+    assert sink.artifacts == [("trace.json.gz", "profile")]
+    assert "in trace.json.gz, beside the history" in job.notes.read_text()
+
+
+def test_a_trace_changes_nothing_and_ends_with_the_phase(tmp_path):
+    plain, traced = phase_job(tmp_path / "a"), phase_job(tmp_path / "b", profile_steps=[11, 40])
+    for job in (plain, traced):
+        run_phase_in_process(job)
+    assert events(traced) == {"step 11", "step 12"}
+    weights = [torch.load(job.model / "weights.pt") for job in (plain, traced)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not plain.trace.exists()
+
+
+def test_a_trace_too_large_for_the_tracking_server_stays_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "TRACKED_TRACE_MB", 0)
+    job = phase_job(tmp_path, profile_steps=[1, 1])
+    assert run_phase_in_process(job).artifacts == []
+    assert events(job) == {"step 1"}
+
+
+def test_a_run_tells_what_it_makes_of_the_peak_that_it_is_told(tmp_path):
+    job = phase_job(tmp_path, peak_tflops=1e-6)
+    run_phase_in_process(job)
+    row = read_history(job.history)[-1]
+    assert row["mfu"] == pytest.approx(row["tflops_per_s"] / 1e-6)

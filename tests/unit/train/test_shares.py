@@ -21,7 +21,7 @@ class Micro(StubBatch):
 
 
 def shares_of(*micros):
-    return Shares.of(list(micros), WEIGHTS, Replicated())
+    return Shares.of(list(micros), WEIGHTS, Replicated(), flops=lambda micro: 10.0 * len(micro.sample_ids))
 
 
 def test_a_loss_is_a_mean_over_the_targets_of_the_step_and_not_of_means():
@@ -42,7 +42,7 @@ def test_the_mixture_decides_what_a_kind_weighs_and_not_the_length_of_its_answer
     values = shares.values(Replicated())
     assert values["total"] == pytest.approx(region.item() + chat)
     assert values["loss/lm"] == pytest.approx(1508 / 1004)
-    assert (shares.samples, shares.tokens) == (7, 21)
+    assert (shares.samples, shares.tokens, shares.flops) == ({"region": 2, "chat": 5}, 21, 70.0)
 
 
 def test_a_kind_without_a_target_adds_nothing():

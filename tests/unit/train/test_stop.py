@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from tests.unit.train.stub import build_stub, stub_recipe
-from tpo_core.train.phase import NoSink, PhaseJob, Surroundings, read_history, run_rank
+from tpo_core.train.job import PhaseJob
+from tpo_core.train.phase import Surroundings, run_rank
+from tpo_core.train.recorder import read_history
+from tpo_core.train.sinks import NoSink
 from tpo_core.train.stop import TERMINATED, StopRequest
 
 WAIT_S = 20.0

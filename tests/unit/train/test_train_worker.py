@@ -9,7 +9,8 @@ import torch
 from tests.unit.train.stub import stub_recipe
 from tpo_core.errors import TpoError
 from tpo_core.train import ray_trainer
-from tpo_core.train.phase import NoSink, PhaseJob
+from tpo_core.train.job import PhaseJob
+from tpo_core.train.sinks import NoSink
 
 
 class SilentDesk:

@@ -192,6 +192,11 @@ class Backbone(nn.Module, ABC):
         side = self.image_size // self.vlm.config.vision_config.patch_size
         return side, side
 
+    @property
+    def frames_a_group(self) -> int:
+        """Frames that share their patches in the vision tower."""
+        return 1
+
     @abstractmethod
     def visual_tokens(self, n_frames: int) -> int:
         """Tokens of a clip of n_frames in the prompt."""

@@ -108,6 +108,10 @@ class Generic(Backbone):
     def grid_hw(self) -> tuple[int, int]:
         return self.coder.grid_hw
 
+    @property
+    def frames_a_group(self) -> int:
+        return self.coder.group_size
+
     def visual_tokens(self, n_frames: int) -> int:
         """Those of its groups of frames."""
         return -(-n_frames // self.coder.group_size) * self.coder.tokens_per_group

@@ -1,0 +1,53 @@
+"""Where the numbers of logged rows go besides the history."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+
+class MetricSink(Protocol):
+    """One place that takes them. No method raises for trouble on the other side, or waits for it, but `close`."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Record `metrics` at `step`; recording one of them again changes nothing."""
+
+    def log_artifact(self, path: Path, folder: str) -> None:
+        """Keep a file below `folder`; it stays in place until `close`."""
+
+    def close(self) -> None:
+        """Deliver what is still on its way, up to a deadline."""
+
+
+class NoSink:
+    """Keeps nothing: the history file has it all."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Nothing."""
+
+    def log_artifact(self, path: Path, folder: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Sinks:
+    """Several sinks as one."""
+
+    def __init__(self, sinks: Sequence[MetricSink]) -> None:
+        self.sinks = sinks
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """See MetricSink."""
+        for sink in self.sinks:
+            sink.log_metrics(metrics, step)
+
+    def log_artifact(self, path: Path, folder: str) -> None:
+        """See MetricSink."""
+        for sink in self.sinks:
+            sink.log_artifact(path, folder)
+
+    def close(self) -> None:
+        """See MetricSink."""
+        for sink in self.sinks:
+            sink.close()
