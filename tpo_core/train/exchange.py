@@ -1,0 +1,75 @@
+"""How a phase gets from the disk of the machine where rank 0 runs to the driver's, where the two share none.
+
+`<exchange>/kept/` holds the small files of a phase that is under way, as they were at its newest checkpoint: all that
+an attempt on another machine goes on with, since rows beyond the checkpoint are dropped anyway. `stacks/` takes what
+ranks that hung left behind. `result/` is the output of a finished phase, committed. The exchange stays until the next
+step drops it, when the driver has committed what it collected.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from tpo_core.storage import uri as uris
+from tpo_core.storage.commit import SUCCESS, commit, fetch, is_committed
+from tpo_core.storage.local import disk_full_told
+
+
+def output_here(exchange: str) -> Path:
+    """The output folder of a phase on this machine."""
+    return uris.scratch_dir() / "phases" / hashlib.sha256(exchange.encode()).hexdigest()[:16]
+
+
+def pull(exchange: str, output: Path) -> None:
+    """Begin where an earlier attempt was at its newest checkpoint, on whichever machine that ran."""
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    for name in uris.list_names(uris.join(exchange, "kept")):
+        uris.copy_here(uris.join(exchange, "kept", name), output / name)
+
+
+def keep(exchange: str, output: Path) -> None:
+    """Have the files directly below `output` outlive this machine; called before a checkpoint is begun, so that one
+    never knows more than they do. A megabyte after thousands of rows: that much a checkpoint."""
+    for path in output.iterdir():
+        if path.is_file():
+            uris.write_bytes(uris.join(exchange, "kept", path.name), path.read_bytes())
+
+
+def deliver(exchange: str, output: Path) -> None:
+    """Hand over the output of a finished phase; it is gone from here afterwards."""
+    (output / "model" / SUCCESS).touch()  # the next phase fetches the model alone, as it does a base model
+    commit(output, result(exchange))
+
+
+def is_delivered(exchange: str) -> bool:
+    """Whether a finished phase waits to be collected."""
+    return is_committed(result(exchange))
+
+
+def collect(exchange: str, output: Path, *, last: str) -> None:
+    """Move what was delivered to the driver's output, `last` when the rest is there: a file that says so. `exchange`
+    is remote, and keeps what it has."""
+    copy = fetch(result(exchange))
+    (copy / SUCCESS).unlink()  # from here on it is not whole; after a kill it is fetched again
+    with disk_full_told(output):
+        for path in sorted(copy.iterdir(), key=lambda each: each.name == last):
+            target = output / path.name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            shutil.move(path, target)
+    shutil.rmtree(copy)
+    stacks = uris.join(exchange, "stacks")
+    for name in uris.list_names(stacks):
+        (output / "stacks").mkdir(exist_ok=True)
+        uris.copy_here(uris.join(stacks, name), output / "stacks" / name)
+
+
+def put_stacks(exchange: str, path: Path) -> str:
+    """Move the stacks of a rank that hung to where any machine can read them; returns where."""
+    uri = uris.join(exchange, "stacks", path.name)
+    uris.put_file(path, uri)
+    return uri
+
+
+def result(exchange: str) -> str:
+    return uris.join(exchange, "result")
