@@ -7,6 +7,7 @@ import pytest
 
 from tpo_core.errors import TpoError
 from tpo_core.metrics import replies
+from tpo_core.metrics import window_processing as processing
 from tpo_core.metrics.registry import score
 from tpo_core.metrics.scorers import didemo, nextgqa
 
@@ -170,3 +171,25 @@ def test_nextgqa_without_a_common_question(tmp_path):
     with pytest.raises(TpoError, match="has no question of"):
         score("nextgqa", NEXT_GQA / "gsub.json", tmp_path / "pred.json", strict_official=True)
     assert score("nextgqa", NEXT_GQA / "gsub.json", tmp_path / "pred.json").result["mIoU"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("case", "process"),
+    [
+        ("qvhighlights_clip_round", lambda w: processing.written(processing.on_clips(processing.within(w, 0, 150), 2))),
+        (
+            "window_len_then_clip_round",
+            lambda w: processing.written(
+                processing.on_clips(processing.within(processing.of_length(w, 2, 70), 0, 150), 2)
+            ),
+        ),
+        ("nms_0.0", lambda w: processing.suppressed(w, 0.0, 5)),
+        ("nms_0.5", lambda w: processing.suppressed(w, 0.5, 5)),
+        ("nms_0.7", lambda w: processing.suppressed(w, 0.7, 5)),
+    ],
+)
+def test_windows_are_processed(case, process):
+    official = golden(f"qvhighlights/golden/postprocess.{case}.json")["result"]
+    given = rows("qvhighlights/input/postprocess/pred.jsonl")
+    for row, expected in zip(given, official, strict=True):
+        assert process(row["pred_relevant_windows"]) == expected["pred_relevant_windows"], row

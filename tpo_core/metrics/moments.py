@@ -1,15 +1,15 @@
-"""Moment retrieval: temporal IoU, R1@t and mIoU as the evaluator that CG-DETR and TPO use computes them.
+"""Moment retrieval in a few numbers: R1@t and mIoU by the overlaps of the evaluator that CG-DETR and TPO use.
 
-Moments are (start, end) in seconds.
+Moments are (start, end) in seconds. The whole set of its numbers is in retrieval.py.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from tpo_core.metrics import retrieval
+
 THRESHOLDS = (0.3, 0.5, 0.7)
-# Lengths in seconds, (exclusive, inclusive], of the truth windows that each range keeps (QVHighlights evaluator).
-RANGES_S = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, 150.0)}
 
 
 def tiou(predictions_s: np.ndarray, truths_s: np.ndarray) -> np.ndarray:
@@ -18,10 +18,7 @@ def tiou(predictions_s: np.ndarray, truths_s: np.ndarray) -> np.ndarray:
     A NaN or an end before its start in a prediction gives 0.
     """
     p, g = np.asarray(predictions_s, np.float64), np.asarray(truths_s, np.float64)
-    inter = np.maximum(np.minimum(p[..., 1], g[..., 1]) - np.maximum(p[..., 0], g[..., 0]), 0.0)
-    hull = np.maximum(p[..., 1], g[..., 1]) - np.minimum(p[..., 0], g[..., 0])
-    sound = (hull > 0) & (p[..., 1] >= p[..., 0])
-    return np.divide(inter, hull, out=np.zeros(np.shape(hull)), where=sound)
+    return np.where(p[..., 1] >= p[..., 0], retrieval.hull_iou(p, g), 0.0)
 
 
 def top1_tiou(prediction_k2: np.ndarray, truths_m2: np.ndarray) -> float:
@@ -33,17 +30,8 @@ def top1_tiou(prediction_k2: np.ndarray, truths_m2: np.ndarray) -> float:
     if prediction.size == 0:
         return 0.0
     top = prediction.reshape(len(prediction), -1)[0, :2]
-    inter = np.maximum(np.minimum(top[1], truths[:, 1]) - np.maximum(top[0], truths[:, 0]), 0.0)
-    union = (top[1] - top[0]) + (truths[:, 1] - truths[:, 0]) - inter
-    plain = np.divide(inter, union, out=np.zeros(len(truths)), where=union > 0)
-    return float(tiou(top, truths[int(np.argmax(plain))]))
-
-
-def in_range(truths_m2: np.ndarray, name: str) -> np.ndarray:
-    """The truth moments whose length falls in a range of RANGES_S."""
-    low, high = RANGES_S[name]
-    lengths = truths_m2[:, 1] - truths_m2[:, 0]
-    return truths_m2[(lengths > low) & (lengths <= high)]
+    chosen = truths[int(np.argmax(np.nan_to_num(retrieval.plain_iou(top, truths), nan=-1.0)))]
+    return float(tiou(top, chosen))
 
 
 def recall_at(tiou_N: np.ndarray, threshold: float) -> float:

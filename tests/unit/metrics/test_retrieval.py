@@ -214,3 +214,14 @@ def test_files_that_hold_no_truth_or_no_prediction(run):
         run([truth(1, (0, 4))], [{"qid": 1}])
     with pytest.raises(TpoError, match="repeats qid 1"):
         run([truth(1, (0, 4)), truth(1, (0, 4))], [found(1, (0, 4, 1.0))])
+
+
+def test_windows_are_processed_before_they_are_scored_when_asked(run, tmp_path):
+    run([truth(1, (0, 8))], [found(1, (0, 8, 1.0))])
+    paths = tmp_path / "gt.jsonl", tmp_path / "pred.jsonl"
+    (tmp_path / "pred.jsonl").write_text(json.dumps(found(1, (-3.1, 7.2, 0.5), (0, 6.9, 0.9))))
+    assert full(score("qvhighlights", *paths))[2] == 64.86
+    assert full(score("qvhighlights", *paths, clip_round=True))[2] == 100.0
+    assert full(score("qvhighlights", *paths, nms=0.6))[2] == 86.25
+    (tmp_path / "pred.jsonl").write_text(json.dumps(found(1, [0, 8], (0, 6.9, 0.9))))
+    assert counts(score("qvhighlights", *paths, clip_round=True)) == {"malformed": 1}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from tpo_core.errors import TpoError
-from tpo_core.metrics import files, highlights, retrieval, submission
-from tpo_core.metrics.registry import Scorer
+from tpo_core.metrics import files, highlights, retrieval, submission, window_processing
+from tpo_core.metrics.registry import Option, Scorer
 from tpo_core.metrics.report import Rejections, Report
 
 READS = """\
@@ -23,15 +23,23 @@ leaves out every query that is in one file only, where the others stop).
 Numbers are percent with two decimals: R1@t, mIoU (over the hull), mAP over the first 10 windows, each for truth windows
 of (0, 10], (10, 30], (30, 150] s and all; HL-mAP and HL-Hit1 at Fair, Good, VeryGood (the headline)."""
 
+LONGEST_S = 150.0  # of a video
 LOWEST_R1 = {"cgdetr": 0.3, "moment_detr": 0.5, "tpo": 0.3}
 # What CG-DETR writes for a range without a query: zeros under 19 thresholds, whose names are floats.
 EMPTY_RANGE = {str(float(t)): 0.0 for t in np.linspace(0.5, 0.95, 19)} | {"average": 0.0}
 
 
-def score(ground_truth: Path, predictions: Path, implementation: str, strict_official: bool) -> Report:
+def score(
+    ground_truth: Path,
+    predictions: Path,
+    implementation: str,
+    strict_official: bool,
+    clip_round: bool,
+    nms: float | None,
+) -> Report:
     """Both tasks, as far as the submission has them."""
     truth_rows = files.json_lines(ground_truth, "qid")
-    given = submission.rows(predictions)
+    given = [_processed(row, clip_round, nms) for row in submission.rows(predictions)]
     looked_at = given[:1] if strict_official else given  # the official code looks at the first row only
     rejections = Rejections()
     result: dict[str, Any] = {}
@@ -62,6 +70,21 @@ def score(ground_truth: Path, predictions: Path, implementation: str, strict_off
         rejections.summary(),
         {str(qid): numbers for qid, numbers in items.items()},
     )
+
+
+def _processed(row: dict[str, Any], clip_round: bool, nms: float | None) -> dict[str, Any]:
+    """A row with its windows processed, if they all have the form of windows."""
+    listed = row.get("pred_relevant_windows")
+    if not listed or not isinstance(listed, list) or any(submission.pair(window) is None for window in listed):
+        return row
+    if any(len(window) != 3 or not isinstance(window[2], int | float) for window in listed):
+        return row
+    if clip_round:
+        cut = window_processing.within(np.array(listed), 0, LONGEST_S)
+        listed = window_processing.written(window_processing.on_clips(cut, highlights.CLIP_S))
+    if nms is not None:
+        listed = window_processing.suppressed(listed[: retrieval.MAX_RANKED], nms, retrieval.MAX_RANKED)
+    return row | {"pred_relevant_windows": listed}
 
 
 def windows(rows: list[dict[str, Any]], path: Path, rejections: Rejections, strict: bool) -> dict[Any, np.ndarray]:
@@ -150,4 +173,13 @@ def _highlights(
     return highlights.evaluate(truths, scores | {qid: None for qid in truths if qid not in first})
 
 
-SCORER = Scorer("qvhighlights", ("cgdetr", "moment_detr", "tpo"), READS, score)
+SCORER = Scorer(
+    "qvhighlights",
+    ("cgdetr", "moment_detr", "tpo"),
+    READS,
+    score,
+    (
+        Option("clip_round", bool, "first cut windows to [0, 150] s and round them to 2 s, as published numbers do"),
+        Option("nms", float, "then drop windows that overlap a better one by more (over the hull); none by default"),
+    ),
+)
