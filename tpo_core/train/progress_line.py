@@ -15,7 +15,8 @@ POLL_S = 0.5
 def format_row(name: str, row: Row) -> str:
     """`vision_task  [###.......] 120/400  30%  loss 1.2 (lm 0.4 region 0.8)  lr 1.0e-03  gn 0.9  23 samples/s  ...`.
 
-    lr is the highest of all groups, gn the gradient norm before clipping, wait the share of time spent on data.
+    lr is the highest of all groups, gn the gradient norm before clipping, wait the share of time spent on data, mem the
+    highest memory of a rank (of its device, or of the process on a CPU).
     """
     done, steps = row["step"], row["steps"]
     parts = " ".join(f"{key.removeprefix('loss/')} {row[key]:.3g}" for key in row if key.startswith("loss/"))
@@ -23,10 +24,12 @@ def format_row(name: str, row: Row) -> str:
     loss = f"loss {row['total']:.4g} ({parts})" if finite else "loss not finite"
     norm = f"  gn {row['grad_norm']:.2g}" if finite else ""
     rate = max(value for key, value in row.items() if key.startswith("lr/"))
+    mfu = f"  mfu {row['mfu']:.0%}" if "mfu" in row else ""
     skipped = f"  skipped {row['skipped']}" if row["skipped"] else ""
     return (
         f"{name}  {bar(done / steps)} {done}/{steps}  {done / steps:.0%}  {loss}  lr {rate:.1e}{norm}"
-        f"  {row['samples_per_s']:.3g} samples/s  wait {row['data_wait']:.0%}  eta {clock(row['eta_s'])}{skipped}"
+        f"  {row['samples_per_s']:.3g} samples/s  {count(row['tokens_per_s'])} tokens/s{mfu}"
+        f"  wait {row['data_wait']:.0%}  mem {row['memory_bytes'] / 2**30:.3g} GiB  eta {clock(row['eta_s'])}{skipped}"
     )
 
 
@@ -34,6 +37,14 @@ def bar(fraction: float) -> str:
     """`[###.......]`: ten cells; plain text, since a job log cannot redraw a line."""
     full = int(10 * fraction)
     return f"[{'#' * full}{'.' * (10 - full)}]"
+
+
+def count(number: float) -> str:
+    """812, 4.1k, 23k, 1.2M: two digits are enough to see a change."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.2g}{unit}" if number < 100 * size else f"{number / size:.0f}{unit}"
+    return f"{number:.0f}"
 
 
 def clock(seconds: float) -> str:

@@ -1,17 +1,25 @@
-from tpo_core.train.progress_line import Follower, clock, format_row
+from tpo_core.train.progress_line import Follower, clock, count, format_row
 
 ROW = {
     "step": 120, "steps": 400, "total": 1.2345, "kind/region": 1.5, "loss/lm": 0.4, "loss/region": 0.5,
-    "grad_norm": 0.9, "lr/lora": 2e-5, "lr/region_head": 1e-3, "samples_per_s": 23.04, "data_wait": 0.021,
-    "eta_s": 80.2, "skipped": 0,
+    "grad_norm": 0.9, "lr/lora": 2e-5, "lr/region_head": 1e-3, "samples_per_s": 23.04, "tokens_per_s": 8123.0,
+    "data_wait": 0.021, "memory_bytes": 3 * 2**29, "eta_s": 80.2, "skipped": 0,
 }  # fmt: skip
 
 
 def test_a_row_reads_as_one_line():
     assert format_row("vision_task", ROW) == (
         "vision_task  [###.......] 120/400  30%  loss 1.234 (lm 0.4 region 0.5)  lr 1.0e-03  gn 0.9"
-        "  23 samples/s  wait 2%  eta 1:20"
+        "  23 samples/s  8.1k tokens/s  wait 2%  mem 1.5 GiB  eta 1:20"
     )
+
+
+def test_mfu_is_told_where_it_is_known():
+    assert "tokens/s  mfu 41%  wait" in format_row("s", ROW | {"mfu": 0.412})
+
+
+def test_count():
+    assert [count(n) for n in (0, 812.4, 4123, 23456, 123456, 1.24e6)] == ["0", "812", "4.1k", "23k", "123k", "1.2M"]
 
 
 def test_skipped_updates_and_windows_without_a_loss_are_told():
