@@ -24,16 +24,18 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 from tpo_core.evaluation.curves import loss_curves
 from tpo_core.evaluation.evaluate import evaluate_part
+from tpo_core.execution.artifact import Artifact
 from tpo_core.execution.fingerprint import fingerprint
 from tpo_core.execution.provenance import commit
 from tpo_core.execution.runner import newest
 from tpo_core.execution.steps import Step, StepContext
 from tpo_core.models.source import identify
-from tpo_core.storage.uri import absolute, exists, join, tree_stamp
+from tpo_core.storage.uri import absolute, delete, exists, is_local, join, tree_stamp
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.recorder import read_history
+from tpo_core.train.rows import numbers
 from tpo_core.train.stages import PhaseRef, phases_of
 
 Echo = Callable[[str], None]
@@ -67,17 +69,31 @@ class Chain:
             ref.stage_name,
             ref.phase,
             shards_uri=ctx.inputs["preprocess"].uri,
-            init_uri=self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model"),
+            init_uri=self.recipe.model.base if last is None else self.model_of(ctx.inputs[last]),
             output=ctx.output,
-            open_tracker=self.publisher.phase_sink(ref.name, ctx.output),
+            open_tracker=self.publisher.phase_sink(ref.name, ctx.fingerprint),
             resume=True,  # whatever is there is of this fingerprint; on a new node, only the checkpoints are
             run_id=ctx.fingerprint[:12],
+            exchange=self.exchange(ref.name, ctx.fingerprint),
             echo=self.echo,
         )
 
+    def model_of(self, phase: Artifact) -> str:
+        """The weights that a phase hands on, for whichever machine; what the phase needed while it ran goes."""
+        exchange = self.exchange(phase.step, phase.fingerprint)
+        if exchange is None:
+            return str(phase.path / "model")
+        delete(exchange)
+        return join(phase.uri, "model")
+
+    def exchange(self, phase: str, of: str) -> str | None:
+        """Through which the machines that train get what others wrote, where they do not share the work folder."""
+        work = self.recipe.work_uri
+        return None if is_local(work) else join(work, "exchange", phase, of[:12])
+
     def evaluate(self, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """The model of step `last`, or the base model before TPO when None; the parts run side by side."""
-        model = self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model")
+        model = self.recipe.model.base if last is None else self.model_of(ctx.inputs[last])
         shards = ctx.inputs["preprocess"].uri
         wanted = [part for part in self.recipe.evaluation.parts if part in ShardSet.open(shards).parts]
         jobs = [partial(evaluate_part, self.recipe, model, shards, part, ctx.output) for part in wanted]
@@ -98,7 +114,8 @@ class Chain:
         """Gallery, curves and numbers to MLflow, a version to the registry, the alias `challenger` to it."""
         measured, base = ctx.inputs["evaluate"], ctx.inputs["evaluate_base"]
         curves = ctx.output / "loss_curves.png"
-        loss_curves({name: read_history(ctx.inputs[name].path / "history.jsonl") for name in phases}, curves)
+        histories = {name: read_history(ctx.inputs[name].path / "history.jsonl") for name in phases}
+        loss_curves(histories, curves)
         shards = ctx.inputs["preprocess"]
         pictures = {f"gallery/{part}": measured.path / part / "gallery" for part in self.recipe.evaluation.parts}
         return self.publisher.register(
@@ -114,6 +131,10 @@ class Chain:
             metrics=measured.result["metrics"],
             base_metrics=base.result["metrics"],
             pictures={folder: path for folder, path in pictures.items() if path.is_dir()} | {"curves": curves},
+            histories={
+                name: (ctx.inputs[name].fingerprint, [(row["step"], numbers(row)) for row in rows])
+                for name, rows in histories.items()
+            },
         )
 
 

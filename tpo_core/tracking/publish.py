@@ -1,16 +1,14 @@
 """One pipeline in MLflow: a parent run, a nested run a phase, and at the end a registered version with its lineage.
 
-The parent run belongs to the identity of the recipe: starting the same recipe again continues the same run. The id of a
-phase's run lies beside its output, so that a phase that was cut off continues its curves.
+The parent run belongs to the identity of the recipe: starting the same recipe again continues the same run. That of a
+phase belongs to the fingerprint of its step: a phase that was cut off continues its curves, wherever it goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,38 +16,47 @@ from typing import Any
 
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.tracking.registry import FINGERPRINT, Registry
-from tpo_core.tracking.server import MlflowException, connect, default_uri, experiment_id
+from tpo_core.tracking.server import MlflowClient, connect, default_uri, experiment_id, find_run
 from tpo_core.tracking.tracker import MlflowTracker
 
-LOG = logging.getLogger(__name__)
 CHALLENGER = "challenger"
-RUN_FILE = "mlflow_run.json"
 PICTURES_DEADLINE_S = 120.0  # dozens of files to a server far away; nothing waits for this run any more
-_PIPELINE_TAG = "tpo_recipe"
+_PIPELINE_TAG, _PHASE_TAG = "tpo_recipe", "tpo_phase"
+
+History = Sequence[tuple[int, Mapping[str, float]]]  # step and metrics
 
 
 @dataclass(frozen=True)
 class PhaseSink:
-    """Opens the run of one phase where it is called, in a training worker; picklable."""
+    """Opens the run of one phase where it is called, in a training worker; picklable. Opening it waits for no server.
+
+    run_name: of the phase. fingerprint: of its step, by which its run is found again. pipeline: name and fingerprint
+    of the run that it is nested below.
+    """
 
     uri: str
     experiment: str
     run_name: str
-    parent_run_id: str | None
-    run_file: Path
+    fingerprint: str
+    pipeline: tuple[str, str]
 
-    def __call__(self) -> MlflowTracker:
-        """The run that `run_file` names, or a new one, whose id is written there."""
-        known = json.loads(self.run_file.read_text())["run_id"] if self.run_file.exists() else None
-        tracker = MlflowTracker(
-            self.uri, self.experiment, self.run_name, parent_run_id=self.parent_run_id, run_id=known
+    def __call__(self, output: Path, **how: Any) -> MlflowTracker:
+        """output: the phase's folder; how: further arguments of MlflowTracker."""
+        return MlflowTracker(
+            self.uri,
+            self.experiment,
+            self.run_name,
+            key=(_PHASE_TAG, self.fingerprint),
+            find_parent=lambda client: pipeline_run(client, self.experiment, self.uri, *self.pipeline),
+            **how,
         )
-        run_id = tracker.wait_run_id()
-        if run_id is not None:
-            aside = self.run_file.with_suffix(".partial")
-            aside.write_text(json.dumps({"run_id": run_id}))
-            os.replace(aside, self.run_file)
-        return tracker
+
+
+def pipeline_run(client: MlflowClient, experiment: str, uri: str, name: str, fingerprint: str) -> str:
+    """The id of the run of a whole pipeline, made on first use."""
+    home = experiment_id(client, experiment, uri)
+    found = find_run(client, home, _PIPELINE_TAG, fingerprint)
+    return found or client.create_run(home, run_name=name, tags={_PIPELINE_TAG: fingerprint}).info.run_id
 
 
 class Publisher:
@@ -61,24 +68,29 @@ class Publisher:
         what = json.dumps(identity(recipe), sort_keys=True)
         self.fingerprint = hashlib.sha256(what.encode()).hexdigest()
 
-    @cached_property
-    def parent_run_id(self) -> str | None:
-        """The run of the whole pipeline, made on first use; None (and a warning) when the server cannot be reached."""
-        try:
-            client = connect(self.uri)
-            home = experiment_id(client, self.recipe.tracking.experiment, self.uri)
-            found = client.search_runs([home], f"tags.{_PIPELINE_TAG} = '{self.fingerprint}'", max_results=1)
-            if found:
-                return found[0].info.run_id
-            made = client.create_run(home, run_name=self.recipe.name, tags={_PIPELINE_TAG: self.fingerprint})
-            return made.info.run_id
-        except (MlflowException, OSError) as error:
-            LOG.warning("MLflow at %s does not answer, phases get no parent run: %s", self.uri, error)
-            return None
+    @property
+    def _pipeline(self) -> tuple[str, str]:
+        return self.recipe.name, self.fingerprint
 
-    def phase_sink(self, name: str, output: Path) -> PhaseSink:
-        """Where the phase `name` logs; `output` is its folder, kept over a restart."""
-        return PhaseSink(self.uri, self.recipe.tracking.experiment, name, self.parent_run_id, output / RUN_FILE)
+    @cached_property
+    def run_id(self) -> str:
+        """The run of the whole pipeline, made on first use. MlflowException when the server does not answer."""
+        return pipeline_run(connect(self.uri), self.recipe.tracking.experiment, self.uri, *self._pipeline)
+
+    def phase_sink(self, name: str, fingerprint: str) -> PhaseSink:
+        """Where the phase `name` logs; fingerprint: of its step."""
+        return PhaseSink(self.uri, self.recipe.tracking.experiment, name, fingerprint, self._pipeline)
+
+    def replay(self, name: str, fingerprint: str, history: History) -> None:
+        """Send what a phase logged once more: what its run lacks, because the server was away, is added.
+
+        A phase that another pipeline has run already stays below that one.
+        """
+        sink = self.phase_sink(name, fingerprint)
+        tracker = sink(Path(), queue_size=len(history) + 1, close_deadline_s=PICTURES_DEADLINE_S)
+        for step, metrics in history:
+            tracker.log_metrics(metrics, step)
+        tracker.close()
 
     def register(
         self,
@@ -89,15 +101,20 @@ class Publisher:
         metrics: Mapping[str, float],
         base_metrics: Mapping[str, float],
         pictures: Mapping[str, Path],
+        histories: Mapping[str, tuple[str, History]],
     ) -> dict[str, Any]:
-        """Logs recipe, metrics and pictures (folder in the run -> file or folder) to the parent run, registers `model`
-        and gives it the alias `challenger`. Returns what it made; may be repeated."""
+        """Logs recipe, metrics and pictures (folder in the run -> file or folder) to the run of the pipeline, adds what
+        the runs of phases lack (histories: name of the phase -> fingerprint and what it logged), registers `model` and
+        gives it the alias `challenger`. Returns what it made; may be repeated. TpoError when no server answers."""
+        registry = Registry(self.uri)
+        for name, (of, history) in histories.items():
+            self.replay(name, of, history)
         config = self.recipe.tracking
         tracker = MlflowTracker(
             self.uri,
             config.experiment,
             self.recipe.name,
-            run_id=self.parent_run_id,
+            run_id=self.run_id,
             close_deadline_s=PICTURES_DEADLINE_S,
         )
         tracker.log_params(self.recipe.model_dump(mode="json"))
@@ -107,15 +124,14 @@ class Publisher:
             tracker.log_artifact(path, folder)
         tracker.set_tags(dict(tags))
         tracker.close()
-        registry = Registry(self.uri)
         version = registry.register_version(
             model,
             config.model_name,
             tags={**tags, FINGERPRINT: fingerprint},
             metrics=metrics,
             base_metrics=base_metrics,
-            run_id=self.parent_run_id,
+            run_id=self.run_id,
             experiment=config.experiment,
         )
         registry.set_alias(config.model_name, CHALLENGER, version.version)
-        return {"name": config.model_name, "version": version.version, "uri": self.uri, "run_id": self.parent_run_id}
+        return {"name": config.model_name, "version": version.version, "uri": self.uri, "run_id": self.run_id}

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,28 @@ from tpo_core.storage.uri import delete
 from tpo_core.train.build import build_phase
 from tpo_core.train.checkpoints.retention import Retention, drop_ephemeral
 from tpo_core.train.desk import Desk
+from tpo_core.train.exchange import collect, deliver, is_delivered, keep, output_here, pull, put_stacks
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.phase import Builder, Surroundings, run_rank
 from tpo_core.train.progress_line import Follower, row_line
+from tpo_core.train.prometheus import PrometheusSink
 from tpo_core.train.room import Room
 from tpo_core.train.rows import Row
-from tpo_core.train.sinks import MetricSink, NoSink
-from tpo_core.train.stages import PhaseRef
+from tpo_core.train.sinks import MetricSink, NoSink, Sinks
 from tpo_core.train.stop import WORKER, StopRequest, listen_in_worker, terminate
 from tpo_core.train.watchdog import Watchdog, hangs
 
 # Ray Train reads these from the driver's environment; what the user has set stays.
 RAY_TRAIN_ENVIRONMENT = {
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # 60 by default; an autoscaler needs minutes to bring a GPU node
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a dead worker and the end of the run are noticed within this
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay in the job's working directory
 }
-CONTROLLER_FAILURES = 3  # infinite by default: a group that can never be placed would be retried for ever
+# Time to place a group, 60 s by default, and how often that may fail. An autoscaler needs minutes to bring a GPU node;
+# by default a group that can never be placed is retried for ever. An elastic run is placed on nodes that are there, or
+# that Ray took to be there: it learns only every 20 s (2.60) that one is gone. Room ends the waiting of such a run.
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+FIXED_START_S, FIXED_START_FAILURES = 300, 3
+ELASTIC_START_S, ELASTIC_START_FAILURES = 10, -1
 LOOK_EVERY_S = 0.5
 
 
@@ -58,19 +64,23 @@ def run_phase(
     shards_uri: str,
     init_uri: str,
     output: Path,
-    open_tracker: Callable[[], MetricSink] | None,
+    open_tracker: Callable[[Path], MetricSink] | None,
     resume: bool,
     run_id: str = "run",
+    exchange: str | None = None,
     echo: Callable[[str], None] = print,
     build: Builder = build_phase,
 ) -> dict[str, Any]:
     """Train one phase on the Ray cluster that the caller has initialised.
 
     init_uri: the base model for the first phase of a recipe, else the `model` folder of the phase before.
-    output: a folder that driver and workers share. It gets model/ (the weights to hand on), history.jsonl (one row per
+    output: a folder that driver and workers share, unless `exchange` is a remote URI: then each machine works in its
+    scratch folder, and `output`, of the driver, gets the result at the end; what is below `exchange` is to be deleted
+    when the result has been committed. It gets model/ (the weights to hand on), history.jsonl (one row per
     logged step, loop.make_row), notes.txt and phase.json; ray/ while the phase runs, and checkpoints/,
     unless train.checkpoint_uri names another place for them; those to be kept for good stay.
-    open_tracker: called in the worker of rank 0, gives what takes the metrics of each logged row; must be picklable.
+    open_tracker: called in the worker of rank 0 with its output folder, gives what takes the metrics of each logged
+    row; must be picklable.
     resume: continue from the newest valid checkpoint under `output`, after a kill of any part of the run; False wipes
     what an earlier attempt left there. run_id: as of PhaseJob. echo: takes each line meant for a person.
 
@@ -87,22 +97,32 @@ def run_phase(
         init_uri=absolute(init_uri),
         output=output.resolve(),
         run_id=run_id,
+        exchange=exchange,
     )
     if not resume:
         for left in (job.summary, job.history, job.notes):
             left.unlink(missing_ok=True)
         for left in (job.model, job.stacks, job.output / "ray"):
             shutil.rmtree(left, ignore_errors=True)
-        delete(job.checkpoints)
+        for uri in filter(None, (job.checkpoints, job.exchange)):
+            delete(uri)
     job.output.mkdir(parents=True, exist_ok=True)
     if not job.summary.exists():
-        run(job, open_tracker or NoSink, build, echo)
+        if job.exchange is None or not is_delivered(job.exchange):
+            run(job, open_tracker or no_sink, build, echo)
+        if job.exchange is not None:
+            collect(job.exchange, job.output, last=job.summary.name)
     shutil.rmtree(job.output / "ray", ignore_errors=True)
     drop_ephemeral(job.checkpoints, Retention.of(recipe.train))
     return json.loads(job.summary.read_text())
 
 
-def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo: Callable[[str], None]) -> None:
+def no_sink(output: Path) -> MetricSink:
+    """The history in `output` has it all."""
+    return NoSink()
+
+
+def run(job: PhaseJob, open_sink: Callable[[Path], MetricSink], build: Builder, echo: Callable[[str], None]) -> None:
     """Fit until the phase is finished; workers that were asked to stop are started again, as often as it takes."""
     config = job.recipe.train
     room = room_for(job, echo)
@@ -112,7 +132,7 @@ def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo
     try:
         with listening(config.stop_deadline_s) as stop:
             while not fit(job, worker, desk, stop, room, echo) and not stop.asked:
-                echo(f"{phase_name(job)}  workers were asked to stop, and have saved: starting them again")
+                echo(f"{job.name}  workers were asked to stop, and have saved: starting them again")
     finally:
         desk.clear()
     if stop.asked:
@@ -150,7 +170,8 @@ def fit(
 
     def go() -> None:
         try:
-            done.set_result(trainer(job, worker).fit())
+            with environment(job):
+                done.set_result(trainer(job, worker).fit())
         except BaseException as error:
             done.set_exception(error)
 
@@ -171,10 +192,22 @@ def fit(
         raise user_error(error, job) or error from None
 
 
+@contextmanager
+def environment(job: PhaseJob) -> Iterator[None]:
+    """What Ray Train reads when a run starts."""
+    start_s = FIXED_START_S if isinstance(job.recipe.train.workers, int) else ELASTIC_START_S
+    wanted = {**RAY_TRAIN_ENVIRONMENT, START_TIMEOUT: str(start_s)}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
 def trainer(job: PhaseJob, worker: Callable[[], bool]) -> ray.train.torch.TorchTrainer:
     """A run under a name of its own: Ray would silently restore an earlier run of the same name."""
-    for variable, value in RAY_TRAIN_ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     config = job.recipe.train
     storage = job.output / "ray"
@@ -192,7 +225,10 @@ def trainer(job: PhaseJob, worker: Callable[[], bool]) -> ray.train.torch.TorchT
             name=f"attempt-{attempt}",
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
-                max_failures=config.max_failures, controller_failure_limit=CONTROLLER_FAILURES
+                max_failures=config.max_failures,
+                controller_failure_limit=FIXED_START_FAILURES
+                if isinstance(config.workers, int)
+                else ELASTIC_START_FAILURES,
             ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
@@ -229,8 +265,8 @@ class StoppableTorch(ray.train.torch.TorchConfig):
 class Watched(Surroundings):
     """A rank under a watchdog, in a process that SIGTERM, the driver or a node that is drained may ask to stop."""
 
-    def __init__(self, watchdog: Watchdog) -> None:
-        self.watchdog = watchdog
+    def __init__(self, job: PhaseJob, watchdog: Watchdog) -> None:
+        self.job, self.watchdog = job, watchdog
 
     def alive(self) -> None:
         self.watchdog.alive()
@@ -238,16 +274,23 @@ class Watched(Surroundings):
     def stops(self) -> bool:
         return WORKER.asked
 
+    def keep(self) -> None:
+        if self.job.exchange is not None:
+            keep(self.job.exchange, self.job.output)
 
-def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, desk: Desk) -> bool:
+
+def train_worker(job: PhaseJob, open_sink: Callable[[Path], MetricSink], build: Builder, desk: Desk) -> bool:
     """What each Ray Train worker runs; whether the phase is finished."""
     config, context = job.recipe.train, ray.train.get_context()
+    if job.exchange is not None:
+        job = replace(job, output=output_here(job.exchange))
     # Ray sets OMP_NUM_THREADS=1 for a worker that reserves less than two CPUs.
     torch.set_num_threads(config.torch_threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     rank = context.get_world_rank()
     desk.pass_on(WORKER)
     for path in hangs(job.stacks):
-        desk.tell(f"{phase_name(job)}  a worker hung and was ended; where it was: {path}")
+        where = path if job.exchange is None else put_stacks(job.exchange, path)
+        desk.tell(f"{job.name}  a worker hung and was ended; where it was: {where}")
 
     def report(row: Row) -> None:
         ray.train.report(row)  # a barrier for all ranks: the only call site, reached by all at the same steps
@@ -255,30 +298,28 @@ def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Buil
             WORKER.ask()
 
     # Told here, where the errno is known and the disk is: Ray passes on an OSError without its errno.
-    with (
-        disk_full_told(job.output),
-        Watchdog(job.stacks, rank, config.hang_timeout_s) as watchdog,
-        told(job, rank, desk),
-    ):
-        return run_rank(
-            job,
-            build=build,
-            device=ray.train.torch.get_device(),
-            open_sink=open_sink,
-            report=report,
-            outside=Watched(watchdog),
-        )
+    with disk_full_told(job.output), Watchdog(job.stacks, rank, config.hang_timeout_s) as watchdog:
+        if job.exchange is not None and rank == 0:
+            pull(job.exchange, job.output)
+        with told(job, rank, desk):
+            finished = run_rank(
+                job,
+                build=build,
+                device=ray.train.torch.get_device(),
+                open_sink=lambda: Sinks([open_sink(job.output), PrometheusSink(job.name)]),
+                report=report,
+                outside=Watched(job, watchdog),
+            )
+        if job.exchange is not None and rank == 0 and finished:
+            deliver(job.exchange, job.output)
+    return finished
 
 
 def told(job: PhaseJob, rank: int, desk: Desk) -> AbstractContextManager[object]:
     """The driver is told what rank 0 writes to notes and history."""
     if rank:
         return nullcontext()
-    return Follower({job.notes: f"{phase_name(job)}  {{}}".format, job.history: row_line(phase_name(job))}, desk.tell)
-
-
-def phase_name(job: PhaseJob) -> str:
-    return PhaseRef(stage_name=job.stage_name, stage=job.stage, phase=job.phase).name
+    return Follower({job.notes: f"{job.name}  {{}}".format, job.history: row_line(job.name)}, desk.tell)
 
 
 def room_for(job: PhaseJob, echo: Callable[[str], None]) -> Room:

@@ -58,12 +58,12 @@ def test_nothing_is_made_before_it_is_needed(make_recipe, tmp_path):
 
 def test_a_phase_continues_its_run_by_the_file(make_recipe, mlflow_uri, tmp_path):
     publisher = Publisher(make_recipe(), "unused")
-    sink = pickle.loads(pickle.dumps(publisher.phase_sink("vision_task", tmp_path)))  # it travels to a worker
-    first = sink()
+    sink = pickle.loads(pickle.dumps(publisher.phase_sink("vision_task")))  # it travels to a worker
+    first = sink(tmp_path)
     first.log_metrics({"loss/region": 2.0}, 10)
     first.close("FAILED")
     run_id = json.loads((tmp_path / RUN_FILE).read_text())["run_id"]
-    again = Publisher(make_recipe(), "unused").phase_sink("vision_task", tmp_path)()
+    again = Publisher(make_recipe(), "unused").phase_sink("vision_task")(tmp_path)
     again.log_metrics({"loss/region": 1.0}, 20)
     again.close()
     assert children(mlflow_uri, publisher.parent_run_id) == {"vision_task": run_id}
@@ -76,7 +76,7 @@ def test_each_phase_has_its_own_run(make_recipe, mlflow_uri, tmp_path):
     publisher = Publisher(make_recipe(), "unused")
     for name in ("vision_task", "multitask"):
         (tmp_path / name).mkdir()
-        publisher.phase_sink(name, tmp_path / name)().close()
+        publisher.phase_sink(name)(tmp_path / name).close()
     assert set(children(mlflow_uri, publisher.parent_run_id)) == {"vision_task", "multitask"}
 
 
@@ -136,10 +136,10 @@ def test_a_dead_server_is_a_warning_and_stops_no_phase(make_recipe, tmp_path, mo
     monkeypatch.setattr(publish, "MlflowTracker", partial(MlflowTracker, close_deadline_s=0.05))
     wait = MlflowTracker.wait_run_id
     monkeypatch.setattr(MlflowTracker, "wait_run_id", lambda self: wait(self, deadline_s=0.05))
-    sink = Publisher(make_recipe(uri="http://127.0.0.1:9"), "unused").phase_sink("vision_task", tmp_path)
+    sink = Publisher(make_recipe(uri="http://127.0.0.1:9"), "unused").phase_sink("vision_task")
     assert "does not answer, phases get no parent run" in caplog.text
     assert sink.parent_run_id is None
-    tracker = sink()
+    tracker = sink(tmp_path)
     tracker.log_metrics({"loss": 1.0}, 1)
     tracker.close()
     assert "2 records lost" in caplog.text

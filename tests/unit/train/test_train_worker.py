@@ -10,7 +10,6 @@ from tests.unit.train.stub import stub_recipe
 from tpo_core.errors import TpoError
 from tpo_core.train import ray_trainer
 from tpo_core.train.job import PhaseJob
-from tpo_core.train.sinks import NoSink
 
 
 class SilentDesk:
@@ -37,4 +36,4 @@ def test_a_full_disk_in_a_worker_is_one_line(tmp_path, monkeypatch):
         recipe=recipe, stage_name="vision_task", phase=phase, shards_uri="none", init_uri="none", output=tmp_path,
     )  # fmt: skip
     with pytest.raises(TpoError, match=rf"^disk full while writing {tmp_path} \(\d+ bytes free on its disk\)"):
-        ray_trainer.train_worker(job, NoSink, build, SilentDesk())
+        ray_trainer.train_worker(job, ray_trainer.no_sink, build, SilentDesk())

@@ -1,0 +1,231 @@
+"""What dies, stands still or fills up in a run on Ray changes nothing in its result."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import ray
+import torch
+import torch.multiprocessing as mp
+from ray.cluster_utils import Cluster
+
+from tests.chaos import driver, victims
+from tests.chaos.victims import Script, final_ids, kill, notes, pid_at, train, undisturbed
+from tests.conftest import use_endpoint
+from tests.s3_server import Faults, faulty_proxy
+from tests.unit.train import stub
+from tpo_core.errors import TpoError
+from tpo_core.storage import s3
+
+for module in (stub, victims, sys.modules[__name__]):  # workers cannot import the tests
+    ray.cloudpickle.register_pickle_by_value(module)
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SEEDS = (0, 1)
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def faults():
+    """What the S3 server before the bucket does; nothing, until a test wants it."""
+    return Faults(0)
+
+
+@pytest.fixture(scope="module")
+def proxied_bucket(s3_endpoint, faults):
+    with pytest.MonkeyPatch.context() as patch, faulty_proxy(s3_endpoint, faults) as endpoint:
+        use_endpoint(patch, endpoint)
+        s3.client().create_bucket(Bucket="chaos")
+        yield "s3://chaos"
+    s3.client.cache_clear()
+    s3.file_system.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def cluster(proxied_bucket, tmp_path_factory):
+    """Three machines: one for the driver, two that work. Their processes know the S3 server, and their scratch folders
+    differ, as those of two machines do."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        patch.setenv("RAY_ADDRESS", made.address)
+        made.scratch = {}
+        for _ in range(2):
+            add_node(made, tmp_path_factory.mktemp("scratch"))
+        ray.init(address=made.address, log_to_driver=False)
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+def add_node(cluster, scratch):
+    cluster.scratch[str(scratch)] = cluster.add_node(num_cpus=1, env_vars={"TPO_SCRATCH": str(scratch)})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "steps").mkdir()
+    return tmp_path / "steps"
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """What two processes without Ray and without trouble make."""
+    root = tmp_path_factory.mktemp("calm")
+    (root / "steps").mkdir()
+    mp.spawn(undisturbed, args=(2, root / "out", Script(root / "steps", pause_s=0)), nprocs=2)
+    return root
+
+
+def saboteur(deed):
+    """Run beside the training; what it raises fails the test."""
+    thread = threading.Thread(target=deed, daemon=True)
+    thread.start()
+    return thread
+
+
+def weights(output):
+    return torch.load(output / "model" / "weights.pt")
+
+
+def rows(output):
+    return [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+
+
+def assert_same(output, folder, calm):
+    """Bit for bit: same ranks, same arithmetic."""
+    assert final_ids(folder) == final_ids(calm / "steps")
+    expected, found = weights(calm / "out"), weights(output)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+    for before, after in zip(rows(calm / "out"), rows(output), strict=True):
+        assert {k: before[k] for k in ("step", "total", "grad_norm", "samples")} == {
+            k: after[k] for k in ("step", "total", "grad_norm", "samples")
+        }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_workers_killed_at_any_moment_while_s3_fails(cluster, proxied_bucket, faults, folder, tmp_path, calm, seed):
+    draw = random.Random(seed)
+    deeds = [(draw.randrange(1, STEPS - 1), draw.randrange(2), draw.random()) for _ in range(2)]
+    gone = []
+
+    def deed():
+        for step, rank, delay in deeds:
+            gone.append(pid_at(folder, step, rank, but=tuple(gone)))
+            time.sleep(delay)
+            kill(gone[-1])
+
+    faults._shares.update(error=0.1, reset=0.05)
+    thread = saboteur(deed)
+    train(tmp_path / "out", Script(folder, pause_s=0.4), workers=2, checkpoint_uri=f"{proxied_bucket}/{seed}")
+    faults._shares.update(error=0.0, reset=0.0)
+    thread.join(victims.DEADLINE_S)
+    assert len(gone) == 2
+    assert faults.counts["error"] > 0
+    assert_same(tmp_path / "out", folder, calm)
+
+
+def test_a_worker_that_is_asked_to_stop_costs_no_failure(cluster, folder, tmp_path, calm):
+    lines = []
+    saboteur(lambda: os.kill(pid_at(folder, 6, 1), signal.SIGTERM))
+    train(tmp_path / "out", Script(folder), workers=2, max_failures=0, checkpoint_every_steps=100, echo=lines.append)
+    assert_same(tmp_path / "out", folder, calm)
+    [stopped] = [line for line in lines if "asked to stop: saved and left at step" in line]
+    step = stopped.split()[-1]
+    assert any(f"resuming at step {step} " in line for line in lines)
+    assert not any(row["step"] < int(step) for row in notes(folder)[-2:])
+
+
+def test_a_rank_that_hangs_is_ended_and_tells_where_it_was(cluster, folder, tmp_path, calm):
+    lines = []
+    train(tmp_path / "out", Script(folder, hangs_at=6), workers=2, hang_timeout_s=15, echo=lines.append)
+    assert_same(tmp_path / "out", folder, calm)
+    told = [line.split(": ")[-1] for line in lines if "a worker hung and was ended" in line]
+    assert told
+    stacks = "".join(path.read_text() for path in (tmp_path / "out" / "stacks").glob("*.txt"))
+    assert "stand_still_once" in stacks
+
+
+def test_a_disk_that_is_full_for_a_while_and_one_that_stays_full(cluster, folder, tmp_path, calm):
+    lines = []
+    script = Script(folder, full_at=(4,))
+    saboteur(lambda: kill(pid_at(folder, 6, 0)))
+    train(tmp_path / "out", script, workers=2, echo=lines.append)
+    assert_same(tmp_path / "out", folder, calm)
+    assert any("the checkpoint of step 4 failed (disk full" in line for line in lines)
+    with pytest.raises(TpoError, match=r"^disk full while writing .*: free some space, then run again$"):
+        train(tmp_path / "full", Script(folder, full_at=(8,)), workers=1, max_failed_checkpoints=0)
+
+
+def test_a_driver_killed_and_one_asked_to_stop_are_gone_on_with(cluster, folder, tmp_path, calm):
+    command = [sys.executable, driver.__file__, str(tmp_path / "out"), str(folder)]
+
+    def start():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    killed = start()
+    pid_at(folder, 5, 0)
+    killed.kill()
+    assert killed.wait(victims.DEADLINE_S) == -signal.SIGKILL
+    asked = start()
+    pid_at(folder, 7, 0)
+    asked.terminate()
+    said, _ = asked.communicate(timeout=victims.DEADLINE_S)
+    assert asked.returncode == 143, said
+    assert "resuming at step 4 " in said
+    [step] = re.findall(r"asked to stop: saved and left at step (\d+)", said)
+    assert "terminated: the same command goes on from here" in said
+    last = start()
+    said, _ = last.communicate(timeout=victims.DEADLINE_S)
+    assert last.returncode == 0, said
+    assert f"resuming at step {step} " in said
+    assert_same(tmp_path / "out", folder, calm)
+
+
+def test_a_lost_node_is_done_without_and_taken_back(cluster, proxied_bucket, folder, tmp_path):
+    """The node of rank 0, with all that it wrote: machines share a bucket, no disk. A CPU each is a worker a node."""
+    undisturbed(0, 1, tmp_path / "calm", Script(folder, pause_s=0, dropout=0.0))
+    expected = final_ids(folder)
+    (tmp_path / "lost").mkdir()
+    script = Script(tmp_path / "lost", dropout=0.0, waits_at=8, for_world=2)
+    lines, gone = [], []
+
+    def deed():
+        pid_at(script.folder, 5, 0)
+        gone.append(notes(script.folder)[-1]["scratch"])
+        cluster.remove_node(cluster.scratch.pop(gone[0]), allow_graceful=False)
+        shutil.rmtree(gone[0])
+        victims.until(lambda: any(row["world"] == 1 and row["step"] == 8 for row in notes(script.folder)))
+        add_node(cluster, tmp_path / "new")
+
+    saboteur(deed)
+    result = train(
+        tmp_path / "out", script, exchange=f"{proxied_bucket}/lost", workers=[1, 2], cpus_per_worker=1,
+        resize_interval_s=2, echo=lines.append,
+    )  # fmt: skip
+    seen = notes(script.folder)
+    assert [row["world"] for row in (seen[0], seen[-1])] == [2, 2]
+    assert {row["world"] for row in seen} == {1, 2}
+    assert {row["scratch"] for row in seen} == {*gone, *cluster.scratch}
+    assert final_ids(script.folder) == expected
+    assert result["steps"] == 12
+    assert [line.split()[2] for line in lines if "/12 " in line][-1] == "12/12"  # told while it ran
+    for name, tensor in weights(tmp_path / "calm").items():
+        torch.testing.assert_close(weights(tmp_path / "out")[name], tensor, rtol=1e-5, atol=1e-5)
+    for before, after in zip(rows(tmp_path / "calm"), rows(tmp_path / "out"), strict=True):
+        assert after["total"] == pytest.approx(before["total"], abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"workers": 4, "cpus_per_worker": 1}, {"gpus_per_worker": 1}])
+def test_what_the_cluster_can_never_hold(cluster, folder, tmp_path, monkeypatch, settings):
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(TpoError, match=r"^Ray has no room for train.workers, .*: ask for fewer or smaller ones"):
+        train(tmp_path / "out", Script(folder), **settings)
+    assert notes(folder) == []
