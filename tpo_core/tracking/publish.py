@@ -40,8 +40,8 @@ class PhaseSink:
     fingerprint: str
     pipeline: tuple[str, str]
 
-    def __call__(self, output: Path, **how: Any) -> MlflowTracker:
-        """output: the phase's folder; how: further arguments of MlflowTracker."""
+    def __call__(self, output: Path | None = None, **how: Any) -> MlflowTracker:
+        """output: of the phase, not needed to find its run; how: further arguments of MlflowTracker."""
         return MlflowTracker(
             self.uri,
             self.experiment,
@@ -87,7 +87,7 @@ class Publisher:
         A phase that another pipeline has run already stays below that one.
         """
         sink = self.phase_sink(name, fingerprint)
-        tracker = sink(Path(), queue_size=len(history) + 1, close_deadline_s=PICTURES_DEADLINE_S)
+        tracker = sink(queue_size=len(history) + 1, close_deadline_s=PICTURES_DEADLINE_S)
         for step, metrics in history:
             tracker.log_metrics(metrics, step)
         tracker.close()

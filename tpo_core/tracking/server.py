@@ -15,6 +15,7 @@ from tpo_core.storage.uri import is_local
 
 # MLflow's own 7 retries with doubling pauses take minutes to notice a dead server.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # 120 by default, for a server that takes and never answers
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -75,6 +76,12 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     if found is not None:
         return found.experiment_id
     return client.create_experiment(name, artifact_location=artifact_root(uri))
+
+
+def find_run(client: MlflowClient, experiment: str, tag: str, value: str) -> str | None:
+    """The id of a run of the experiment (an id) by one of its tags."""
+    found = client.search_runs([experiment], f"tags.{tag} = '{value}'", max_results=1)
+    return found[0].info.run_id if found else None
 
 
 def legal_name(name: str) -> str:

@@ -2,10 +2,12 @@
 
 Whatever is logged goes into a bounded queue; one background thread delivers it, metrics in batches. A server that is
 down is tried again and again with growing pauses; what does not fit the queue meanwhile is dropped and counted. `close`
-waits for delivery up to a deadline. Nothing here raises into the caller: trouble is a warning of this module's logger.
+waits for delivery up to a deadline and says what was lost. Nothing here raises into the caller, and nothing but `close`
+waits: trouble is a warning of this module's logger.
 
-A resumed run does not grow its curves twice: MLflow cannot overwrite a metric, so a (metric, step) that the run already
-holds is left out. Training resumes bit for bit, so the value would be the same.
+What is recorded twice is kept once: MLflow cannot overwrite a metric, so a (metric, step) that the run already holds is
+left out. Training resumes bit for bit, so the value would be the same. That makes a lost record no loss: whoever has
+the history sends all of it again.
 """
 
 import logging
@@ -13,6 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +28,7 @@ from tpo_core.tracking.server import (
     RunTag,
     connect,
     experiment_id,
+    find_run,
     legal_name,
 )
 
@@ -61,8 +65,9 @@ class Tracker(Protocol):
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run; a tag that is there is overwritten."""
 
-    def close(self, status: str) -> None:
-        """Deliver what is on its way, up to a deadline, and end the run as FINISHED, FAILED or KILLED."""
+    def close(self, status: str) -> str | None:
+        """Deliver what is on its way, up to a deadline, and end the run as FINISHED, FAILED or KILLED. Returns what was
+        lost, in words."""
 
 
 class NullTracker:
@@ -82,12 +87,16 @@ class NullTracker:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Nothing."""
 
-    def close(self, status: str = "FINISHED") -> None:
+    def close(self, status: str = "FINISHED") -> str | None:
         """Nothing."""
+        return None
 
 
 class MlflowTracker:
-    """A run in MLflow: a new one, nested below `parent_run_id` if given, or the one of `run_id` continued."""
+    """A run in MLflow: that of `run_id`, or the one with the tag `key`, continued; else a new one, with that tag.
+
+    find_parent: gives the id of the run that a new one is nested below; called in the background.
+    """
 
     def __init__(
         self,
@@ -95,16 +104,18 @@ class MlflowTracker:
         experiment: str,
         run_name: str,
         *,
-        parent_run_id: str | None = None,
+        key: tuple[str, str] | None = None,
+        find_parent: Callable[[MlflowClient], str] | None = None,
         run_id: str | None = None,
         queue_size: int = QUEUE_SIZE,
         close_deadline_s: float = CLOSE_DEADLINE_S,
     ) -> None:
-        self._uri, self._experiment, self._run_name, self._parent = uri, experiment, run_name, parent_run_id
+        self._uri, self._experiment, self._run_name = uri, experiment, run_name
+        self._key, self._find_parent = key, find_parent
         self._run_id, self._resumed = run_id, run_id is not None
         self._deadline_s = close_deadline_s
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(queue_size)
-        self._dropped = 0
+        self._queue: queue.Queue[tuple[str, Any, int]] = queue.Queue(queue_size)
+        self._given = self._delivered = 0  # records
         self._known_steps: dict[str, set[int]] = {}
         self._params: dict[str, str] = {}
         self._closed = False
@@ -114,7 +125,7 @@ class MlflowTracker:
         self._thread.start()
 
     def wait_run_id(self, deadline_s: float = CLOSE_DEADLINE_S) -> str | None:
-        """Id of the run, to continue it after a restart; None if the server has not given one by the deadline."""
+        """Id of the run; None if the server has not given one by the deadline."""
         if self._run_id is None:
             self._opened.wait(deadline_s)
         return self._run_id
@@ -136,28 +147,29 @@ class MlflowTracker:
         """See Tracker."""
         self._put("tags", {legal_name(k): str(v)[:TAG_CHARS] for k, v in tags.items()})
 
-    def close(self, status: str = "FINISHED") -> None:
+    def close(self, status: str = "FINISHED") -> str | None:
         """See Tracker. A second call does nothing."""
         if self._closed:
-            return
+            return None
         self._closed = True
+        self._given += 1
         give_up_at = time.monotonic() + self._deadline_s
         self._closing.set()
-        try:
-            self._queue.put(("end", status), timeout=self._deadline_s)
-        except queue.Full:
-            self._dropped += 1
+        with suppress(queue.Full):
+            self._queue.put(("end", status, 1), timeout=self._deadline_s)
         self._thread.join(max(give_up_at - time.monotonic(), 0.0))
         self._given_up.set()
-        lost = self._dropped + self._queue.qsize()
-        if lost or self._thread.is_alive():
-            LOG.warning("MLflow at %s has not taken everything: %d records lost", self._uri, lost)
+        lost = self._given - self._delivered
+        if not lost:
+            return None
+        trouble = f"MLflow at {self._uri} has not taken everything: {lost} records lost"
+        LOG.warning("%s", trouble)
+        return trouble
 
     def _put(self, kind: str, value: Any) -> None:
-        try:
-            self._queue.put_nowait((kind, value))
-        except queue.Full:
-            self._dropped += 1
+        self._given += 1
+        with suppress(queue.Full):
+            self._queue.put_nowait((kind, value, 1))
 
     def _work(self) -> None:
         client = self._persist(self._open)
@@ -166,22 +178,24 @@ class MlflowTracker:
             return
         ended = False
         while not (ended or self._given_up.is_set()):
-            for kind, value in self._next_records():
-                self._persist(partial(self._send, client, kind, value))
+            for kind, value, records in self._next_records():
+                if self._persist(partial(self._send, client, kind, value)):
+                    self._delivered += records
                 ended = kind == "end"
 
-    def _next_records(self) -> list[tuple[str, Any]]:
-        """The next record; metrics that wait in the queue become one, maybe followed by one of another kind."""
-        kind, value = self._queue.get()
+    def _next_records(self) -> list[tuple[str, Any, int]]:
+        """The next record; metrics that wait in the queue become one, maybe followed by one of another kind. The last
+        is how many it was made of."""
+        kind, value, records = self._queue.get()
         while kind == "metrics" and len(value) < METRICS_A_BATCH:
             try:
-                next_kind, next_value = self._queue.get_nowait()
+                after = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if next_kind != kind:
-                return [(kind, value), (next_kind, next_value)]
-            value = value + next_value
-        return [(kind, value)]
+            if after[0] != kind:
+                return [(kind, value, records), after]
+            value, records = value + after[1], records + after[2]
+        return [(kind, value, records)]
 
     def _persist(self, act: Callable[[], Any]) -> Any:
         """`act()`, again after a pause while the server cannot be reached; None when refused or the owner has gone."""
@@ -203,16 +217,22 @@ class MlflowTracker:
 
     def _open(self) -> MlflowClient:
         client = connect(self._uri)
+        home = experiment_id(client, self._experiment, self._uri)
+        if self._run_id is None and self._key is not None:
+            self._run_id = find_run(client, home, *self._key)
+            self._resumed = self._run_id is not None
         if self._run_id is None:
-            tags = {"mlflow.parentRunId": self._parent} if self._parent else None
-            home = experiment_id(client, self._experiment, self._uri)
+            tags = dict([self._key] if self._key else [])
+            if self._find_parent is not None:
+                tags["mlflow.parentRunId"] = self._find_parent(client)
             self._run_id = client.create_run(home, run_name=self._run_name, tags=tags).info.run_id
         else:
             self._params = dict(client.get_run(self._run_id).data.params)
             client.update_run(self._run_id, status="RUNNING")
         return client
 
-    def _send(self, client: MlflowClient, kind: str, value: Any) -> None:
+    def _send(self, client: MlflowClient, kind: str, value: Any) -> bool:
+        """Returns True: it has arrived."""
         assert self._run_id is not None
         if kind == "metrics":
             unseen = [metric for metric in value if metric.step not in self._steps_of(client, metric.key)]
@@ -230,6 +250,7 @@ class MlflowTracker:
             (client.log_artifacts if path.is_dir() else client.log_artifact)(self._run_id, str(path), folder)
         else:
             client.set_terminated(self._run_id, status=value)
+        return True
 
     def _steps_of(self, client: MlflowClient, key: str) -> set[int]:
         assert self._run_id is not None

@@ -145,7 +145,7 @@ def run_rank(
     except StoppedError:
         if recorder:
             recorder.note(f"asked to stop: saved and left at step {progress.step}")
-            recorder.sink.close()
+            recorder.close()
         strategy.barrier()
         return False
     weights = strategy.weights()

@@ -12,8 +12,8 @@ class Profile:
     """Traces steps `first` to `last`, counted from 1 as rows count them, into `path` (a Chrome trace, gzipped).
 
     `at` is called before the first step of a run and after every step. A run that ends, or is resumed, between the two
-    traces what it runs of them. total: steps of the phase. on_trace: called when the trace is there. steps None: nothing
-    is traced.
+    traces what it runs of them. steps None: nothing is traced. total: steps of the phase. on_trace: called when the
+    trace is there.
     """
 
     def __init__(

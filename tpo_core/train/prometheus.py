@@ -52,8 +52,9 @@ class PrometheusSink:
     def log_artifact(self, path: Path, folder: str) -> None:
         """Nothing: gauges are numbers."""
 
-    def close(self) -> None:
+    def close(self) -> str | None:
         """Nothing is on its way; the gauges go with the process."""
+        return None
 
     def _set(self, gauge: str, value: float, description: str = "", **tags: str) -> None:
         if gauge not in self.gauges:

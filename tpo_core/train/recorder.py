@@ -66,7 +66,13 @@ class Recorder:
         losses = {k: v for k, v in last.items() if k == "total" or k.startswith(("loss/", "kind/"))}
         summary = {k: last[k] for k in ("steps", "samples", "seconds", "skipped")} | {"final": losses}
         write_aside(self.job.summary, json.dumps(summary, indent=1))
-        self.sink.close()
+        self.close()
+
+    def close(self) -> None:
+        """Deliver what is on its way to the sink, and tell what did not arrive."""
+        trouble = self.sink.close()
+        if trouble:
+            self.note(f"{trouble}; all is in {self.job.history.name}, which the step `register` sends once more")
 
 
 def read_history(path: Path) -> list[Row]:

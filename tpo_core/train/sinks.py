@@ -14,8 +14,8 @@ class MetricSink(Protocol):
     def log_artifact(self, path: Path, folder: str) -> None:
         """Keep a file below `folder`; it stays in place until `close`."""
 
-    def close(self) -> None:
-        """Deliver what is still on its way, up to a deadline."""
+    def close(self) -> str | None:
+        """Deliver what is still on its way, up to a deadline. Returns what was lost, in words."""
 
 
 class NoSink:
@@ -27,8 +27,9 @@ class NoSink:
     def log_artifact(self, path: Path, folder: str) -> None:
         """Nothing."""
 
-    def close(self) -> None:
+    def close(self) -> str | None:
         """Nothing."""
+        return None
 
 
 class Sinks:
@@ -47,7 +48,7 @@ class Sinks:
         for sink in self.sinks:
             sink.log_artifact(path, folder)
 
-    def close(self) -> None:
+    def close(self) -> str | None:
         """See MetricSink."""
-        for sink in self.sinks:
-            sink.close()
+        troubles = [sink.close() for sink in self.sinks]
+        return "; ".join(filter(None, troubles)) or None

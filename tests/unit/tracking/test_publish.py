@@ -1,16 +1,13 @@
 """What a pipeline leaves in MLflow, against a real database."""
 
-import json
 import pickle
-from functools import partial
 
 import pytest
 
 from tpo_core.config.schema import Recipe
-from tpo_core.tracking import publish
-from tpo_core.tracking.publish import RUN_FILE, Publisher
+from tpo_core.errors import TpoError
+from tpo_core.tracking.publish import Publisher
 from tpo_core.tracking.server import connect
-from tpo_core.tracking.tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -43,12 +40,12 @@ def children(uri, parent):
 
 
 def test_a_recipe_has_one_run_that_is_found_again(make_recipe, mlflow_uri):
-    first = Publisher(make_recipe(), "unused").parent_run_id
+    first = Publisher(make_recipe(), "unused").run_id
     run = connect(mlflow_uri).get_run(first)
     assert run.info.run_name == "small"
-    assert Publisher(make_recipe(), "elsewhere").parent_run_id == first
-    assert Publisher(make_recipe(work_uri="moved", train={"log_every_steps": 3}), "moved").parent_run_id == first
-    assert Publisher(make_recipe(seed=1), "unused").parent_run_id != first
+    assert Publisher(make_recipe(), "elsewhere").run_id == first
+    assert Publisher(make_recipe(work_uri="moved", train={"log_every_steps": 3}), "moved").run_id == first
+    assert Publisher(make_recipe(seed=1), "unused").run_id != first
 
 
 def test_nothing_is_made_before_it_is_needed(make_recipe, tmp_path):
@@ -56,28 +53,30 @@ def test_nothing_is_made_before_it_is_needed(make_recipe, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_a_phase_continues_its_run_by_the_file(make_recipe, mlflow_uri, tmp_path):
+def test_a_phase_continues_its_run(make_recipe, mlflow_uri):
     publisher = Publisher(make_recipe(), "unused")
-    sink = pickle.loads(pickle.dumps(publisher.phase_sink("vision_task")))  # it travels to a worker
-    first = sink(tmp_path)
+    sink = pickle.loads(pickle.dumps(publisher.phase_sink("vision_task", "f-continue")))  # it travels to a worker
+    first = sink()
     first.log_metrics({"loss/region": 2.0}, 10)
     first.close("FAILED")
-    run_id = json.loads((tmp_path / RUN_FILE).read_text())["run_id"]
-    again = Publisher(make_recipe(), "unused").phase_sink("vision_task")(tmp_path)
+    again = Publisher(make_recipe(), "unused").phase_sink("vision_task", "f-continue")()
     again.log_metrics({"loss/region": 1.0}, 20)
     again.close()
-    assert children(mlflow_uri, publisher.parent_run_id) == {"vision_task": run_id}
-    history = connect(mlflow_uri).get_metric_history(run_id, "loss/region")
-    assert sorted((point.step, point.value) for point in history) == [(10, 2.0), (20, 1.0)]
+    run_id = first.wait_run_id()
+    assert children(mlflow_uri, publisher.run_id) == {"vision_task": run_id}
+    assert curve(mlflow_uri, run_id) == [(10, 2.0), (20, 1.0)]
     assert connect(mlflow_uri).get_run(run_id).info.status == "FINISHED"
 
 
-def test_each_phase_has_its_own_run(make_recipe, mlflow_uri, tmp_path):
+def curve(uri, run_id, key="loss/region"):
+    return sorted((point.step, point.value) for point in connect(uri).get_metric_history(run_id, key))
+
+
+def test_each_phase_has_its_own_run(make_recipe, mlflow_uri):
     publisher = Publisher(make_recipe(), "unused")
     for name in ("vision_task", "multitask"):
-        (tmp_path / name).mkdir()
-        publisher.phase_sink(name)(tmp_path / name).close()
-    assert set(children(mlflow_uri, publisher.parent_run_id)) == {"vision_task", "multitask"}
+        publisher.phase_sink(name, f"each-{name}")().close()
+    assert set(children(mlflow_uri, publisher.run_id)) == {"vision_task", "multitask"}
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def register(make_recipe, model, tmp_path):
     (tmp_path / "gallery" / "gallery.png").write_bytes(b"png")
     (tmp_path / "curves.png").write_bytes(b"png")
 
-    def one(fingerprint="f1", points=0.6):
+    def one(fingerprint="f1", points=0.6, histories=None):
         return Publisher(make_recipe(), "unused").register(
             model=model,
             fingerprint=fingerprint,
@@ -102,6 +101,7 @@ def register(make_recipe, model, tmp_path):
             metrics={"test/region/acc@0.5": points},
             base_metrics={"test/region/acc@0.5": 0.0},
             pictures={"gallery/test": tmp_path / "gallery", "curves": tmp_path / "curves.png"},
+            histories=histories or {},
         )
 
     return one
@@ -131,16 +131,44 @@ def test_registering_may_be_repeated_and_a_new_model_takes_the_alias(register, r
     assert registry.get_alias(request.node.name, "challenger").version == 2
 
 
-def test_a_dead_server_is_a_warning_and_stops_no_phase(make_recipe, tmp_path, monkeypatch, caplog):
+def dead_sink(make_recipe, fingerprint, monkeypatch):
+    """Of a phase whose server is away; the recipe and the step are those of a run with one."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(publish, "MlflowTracker", partial(MlflowTracker, close_deadline_s=0.05))
-    wait = MlflowTracker.wait_run_id
-    monkeypatch.setattr(MlflowTracker, "wait_run_id", lambda self: wait(self, deadline_s=0.05))
-    sink = Publisher(make_recipe(uri="http://127.0.0.1:9"), "unused").phase_sink("vision_task")
-    assert "does not answer, phases get no parent run" in caplog.text
-    assert sink.parent_run_id is None
-    tracker = sink(tmp_path)
+    return Publisher(make_recipe(uri="http://127.0.0.1:9"), "unused").phase_sink("vision_task", fingerprint)
+
+
+def test_a_dead_server_is_waited_for_by_no_phase(make_recipe, monkeypatch):
+    tracker = dead_sink(make_recipe, "f-dead", monkeypatch)(close_deadline_s=0.05)
     tracker.log_metrics({"loss": 1.0}, 1)
-    tracker.close()
-    assert "2 records lost" in caplog.text
-    assert not (tmp_path / RUN_FILE).exists()
+    assert tracker.wait_run_id(deadline_s=0.01) is None
+    assert tracker.close() == "MLflow at http://127.0.0.1:9 has not taken everything: 2 records lost"
+
+
+HISTORY = [(10, {"loss/region": 2.0}), (20, {"loss/region": 1.0})]
+
+
+def test_registering_delivers_what_the_server_missed(register, make_recipe, mlflow_uri, monkeypatch):
+    lost = dead_sink(make_recipe, "f-missed", monkeypatch)(close_deadline_s=0.05)
+    lost.log_metrics(*reversed(HISTORY[0]))
+    assert lost.close() is not None
+    partly = Publisher(make_recipe(), "unused").phase_sink("multitask", "f-partly")()
+    partly.log_metrics(*reversed(HISTORY[0]))
+    partly.close()
+    histories = {"vision_task": ("f-missed", HISTORY), "multitask": ("f-partly", HISTORY)}
+    made = register(histories=histories)
+    runs = children(mlflow_uri, made["run_id"])
+    assert set(runs) == {"vision_task", "multitask"}
+    assert [curve(mlflow_uri, runs[name]) for name in runs] == [[(10, 2.0), (20, 1.0)]] * 2
+    assert register(histories=histories) == made  # and once is enough
+    assert children(mlflow_uri, made["run_id"]) == runs
+    assert [curve(mlflow_uri, runs[name]) for name in runs] == [[(10, 2.0), (20, 1.0)]] * 2
+
+
+def test_registering_without_a_server_is_one_line(make_recipe, model, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    publisher = Publisher(make_recipe(uri="http://127.0.0.1:9"), "unused")
+    with pytest.raises(TpoError, match=r"no MLflow registry answers at http://127\.0\.0\.1:9: start it or set"):
+        publisher.register(
+            model=model, fingerprint="f", tags={}, metrics={}, base_metrics={}, pictures={},
+            histories={"vision_task": ("f-unreached", HISTORY)},
+        )  # fmt: skip

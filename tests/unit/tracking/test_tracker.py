@@ -1,10 +1,13 @@
 import logging
+import re
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from tpo_core.errors import TpoError
-from tpo_core.tracking.server import connect, default_uri, is_missing, legal_name
+from tpo_core.tracking.server import MlflowClient, connect, default_uri, is_missing, legal_name
 from tpo_core.tracking.tracker import MlflowTracker, NullTracker, flatten
 
 
@@ -84,9 +87,22 @@ def test_a_changed_parameter_is_told_and_keeps_the_rest(open_tracker, mlflow_uri
 def test_a_nested_run_names_its_parent(open_tracker, mlflow_uri):
     parent = open_tracker()
     parent.close()
-    child = open_tracker(parent_run_id=parent.wait_run_id())
+    child = open_tracker(find_parent=lambda client: parent.wait_run_id())
     child.close()
     assert connect(mlflow_uri).get_run(child.wait_run_id()).data.tags["mlflow.parentRunId"] == parent.wait_run_id()
+
+
+def test_a_run_is_found_again_by_its_key_and_sent_only_what_it_lacks(open_tracker, mlflow_uri):
+    first, other = open_tracker(key=("tpo_phase", "f1")), open_tracker(key=("tpo_phase", "f2"))
+    first.log_metrics({"loss": 1.0}, 1)
+    assert first.close() is None
+    again = open_tracker(key=("tpo_phase", "f1"))
+    for step in (1, 2):
+        again.log_metrics({"loss": float(step)}, step)
+    again.close()
+    other.close()
+    assert again.wait_run_id() == first.wait_run_id() != other.wait_run_id()
+    assert steps(connect(mlflow_uri), first.wait_run_id(), "loss") == [(1, 1.0), (2, 2.0)]
 
 
 def test_a_run_that_is_not_there_is_a_warning(open_tracker, caplog):
@@ -104,9 +120,71 @@ def test_a_dead_server_neither_raises_nor_holds_up(caplog):
         tracker.log_metrics({"loss": 1.0}, step)
     tracker.log_params({"seed": 1})
     assert tracker.wait_run_id(deadline_s=0.01) is None
-    tracker.close()
-    tracker.close()
-    assert "102 records lost" in caplog.text
+    trouble = tracker.close()
+    assert trouble == "MLflow at http://127.0.0.1:9 has not taken everything: 102 records lost"
+    assert tracker.close() is None
+    assert caplog.text.count("102 records lost") == 1
+
+
+class BlackHole:
+    """A server that takes connections and requests, and answers none. `asked` is set when a request has come."""
+
+    def __init__(self):
+        self.asked, self.held = threading.Event(), []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.take, daemon=True).start()
+
+    def take(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            connection.recv(1)
+            self.held.append(connection)
+            self.asked.set()
+
+
+@pytest.fixture
+def black_hole():
+    hole = BlackHole()
+    yield hole
+    hole.socket.close()
+    for connection in hole.held:
+        connection.close()
+
+
+def test_a_server_that_never_answers_is_waited_for_by_nobody(black_hole):
+    """Each call returns while the first request is still unanswered, as all of them are for ever."""
+    tracker = MlflowTracker(black_hole.uri, "x", "run", queue_size=5, close_deadline_s=0.05)
+    assert black_hole.asked.wait(30)
+    for step in range(100):
+        tracker.log_metrics({"loss": 1.0}, step)
+    tracker.set_tags({"a": "b"})
+    assert len(black_hole.held) == 1
+    assert tracker.wait_run_id(deadline_s=0.01) is None
+    assert tracker.close().endswith("102 records lost")
+
+
+def test_what_was_sent_before_the_server_went_away_is_not_counted_as_lost(open_tracker, monkeypatch):
+    tracker = open_tracker()
+    tracker.log_metrics({"loss": 1.0}, 1)
+    assert tracker.wait_run_id(60)
+    for each in ("log_batch", "set_terminated"):
+        monkeypatch.setattr(MlflowClient, each, refuse)
+    sent = threading.Event()
+    send = tracker._send
+    monkeypatch.setattr(tracker, "_send", lambda *about: sent.set() or send(*about))
+    tracker.log_metrics({"loss": 1.0}, 2)
+    assert sent.wait(60)
+    tracker._deadline_s = 0.05
+    lost = int(re.search(r"(\d+) records lost", tracker.close()).group(1))
+    assert lost in (2, 3)  # the second row and the end; the first one too if it had not gone before
+
+
+def refuse(*args, **more):
+    raise ConnectionError("gone")
 
 
 def test_the_null_tracker_takes_everything(tmp_path):
