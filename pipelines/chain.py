@@ -36,7 +36,6 @@ from tpo_core.tracking.publish import Publisher
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.recorder import read_history
 from tpo_core.train.rows import numbers
-from tpo_core.train.rows import numbers
 from tpo_core.train.stages import PhaseRef, phases_of
 
 Echo = Callable[[str], None]
@@ -132,10 +131,6 @@ class Chain:
             metrics=measured.result["metrics"],
             base_metrics=base.result["metrics"],
             pictures={folder: path for folder, path in pictures.items() if path.is_dir()} | {"curves": curves},
-            histories={
-                name: (ctx.inputs[name].fingerprint, [(row["step"], numbers(row)) for row in rows])
-                for name, rows in histories.items()
-            },
             histories={
                 name: (ctx.inputs[name].fingerprint, [(row["step"], numbers(row)) for row in rows])
                 for name, rows in histories.items()
