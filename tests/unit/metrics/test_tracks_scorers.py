@@ -147,6 +147,21 @@ def test_the_annotations_of_the_lasot_toolkit_are_read_too(tmp_path):
     assert counts(report) == {"unknown": 1}
 
 
+def test_without_a_valid_frame_there_is_nothing_to_divide_by(lasot, tmp_path):
+    folder = tmp_path / "LaSOT" / "dog" / "dog-1"
+    write(folder / "groundtruth.txt", [BOX] * 4)
+    write(folder / "full_occlusion.txt", ["1,1,1,1"])
+    write(folder / "out_of_view.txt", ["0,0,0,0"])
+    write(tmp_path / "mine" / "dog-1.txt", [BOX] * 4)
+    report = lasot([BOX] * 4, exclude_invalid_frames=True)
+    assert (report.n, report.N, report.result["OP50"]) == (1, 2, 100)
+    assert counts(report) == {"bad_truth": 1}
+    with pytest.raises(TpoError, match="no valid frame"):
+        lasot([BOX] * 4, exclude_invalid_frames=True, strict_official=True)
+    with pytest.raises(TpoError, match="a switch of pytracking"):
+        lasot([BOX] * 4, "lasot_matlab", exclude_invalid_frames=True)
+
+
 def test_only_the_listed_sequences_are_scored(lasot, tmp_path):
     listed = write(tmp_path / "list.txt", ["cat-1", "cat-2"])
     with pytest.raises(TpoError, match="no truth of cat-2"):
@@ -269,6 +284,13 @@ def test_strictly_official_trackingnet_compares_what_is_there(trackingnet):
     assert zeros["success"] == pytest.approx(25 + 75 * 0.025)
     assert short["success"] == pytest.approx(25)
     assert (zeros["coverage"], short["coverage"]) == (25, 25)
+
+
+def test_strictly_official_trackingnet_looks_for_the_name_anywhere(trackingnet, tmp_path):
+    write(tmp_path / "mine" / "more" / "av.txt", ["10,10,20,20"] * 4)
+    assert trackingnet(None, strict_official=True).result["success"] == pytest.approx(100)
+    assert trackingnet(None).result["success"] == pytest.approx(25)
+    assert trackingnet([BOX] * 4, strict_official=True).result["success"] < 100, "two of them are none"
 
 
 def test_folders_without_what_is_asked_for_are_told(tmp_path):

@@ -48,14 +48,19 @@ def score(
     rejections = Rejections()
     curves = {}
     for name, truth in truths.items():
+        if exclude_invalid_frames and not _asked(implementation, truth).any():
+            if strict_official:
+                raise TpoError(f"{name}: no valid frame, at which pytracking stops")
+            rejections.add("bad_truth", f"{name}: no valid frame")
+            continue
         if strict_official:
             if name not in located:
                 raise TpoError(f"{predictions}: no {name}.txt, without which {implementation} does not go on")
             found, rejected = box_files.boxes(located[name]), np.zeros(len(truth.boxes), bool)
             truth, found = _as_official(implementation, name, truth, found)
         elif name in located:
-            asked = (truth.boxes[:, 2:] > 0).all(axis=1) & (truth.visible | (implementation == "got10k_toolkit"))
             found = box_files.boxes(located[name])
+            asked = _asked(implementation, truth)
             found, rejected = box_files.screen(found, len(truth.boxes), asked, name, rejections)
         else:
             rejections.add("missing", name)
@@ -64,6 +69,8 @@ def score(
     for path in sorted(predictions.glob("*.txt")):
         if path.stem not in truths:
             rejections.add("unknown", path.stem)
+    if not curves:
+        raise TpoError(f"{ground_truth}: no sequence has a valid frame")
     result, n = SUMMARIES[implementation](list(curves.values()))
     return Report(
         "lasot",
@@ -75,6 +82,13 @@ def score(
         rejections.summary(),
         {name: _item(implementation, one) for name, one in curves.items()},
     )
+
+
+def _asked(implementation: str, truth: _Truth) -> np.ndarray:
+    """The frames (T,) on which a box is asked for."""
+    if implementation == "got10k_toolkit":
+        return np.all(truth.boxes[:, 2:] > 0, axis=1)
+    return np.all(truth.boxes > 0, axis=1) & truth.visible
 
 
 def _as_official(implementation: str, name: str, truth: _Truth, found: np.ndarray) -> tuple[_Truth, np.ndarray]:
