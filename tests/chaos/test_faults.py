@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -132,15 +133,34 @@ def test_workers_killed_at_any_moment_while_s3_fails(cluster, proxied_bucket, fa
     assert_same(tmp_path / "out", folder, calm)
 
 
-def test_a_worker_that_is_asked_to_stop_costs_no_failure(cluster, folder, tmp_path, calm):
+def drain(cluster, folder):
+    """Announce the end of the node where the first rank is, as a spot market does, and bring another one."""
+    pid_at(folder, 4, 0)
+    scratch = notes(folder)[-1]["scratch"]
+    node = cluster.scratch.pop(scratch)
+    notice = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds"]
+    ray_command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", cluster.address]
+    subprocess.run([*ray_command, "--node-id", node.node_id, *notice, "60"], check=True, capture_output=True)
+    victims.until(lambda: {row["scratch"] for row in notes(folder)} > {scratch})
+    cluster.remove_node(node)
+    add_node(cluster, folder.parent / "another")
+
+
+@pytest.mark.parametrize("way", ["signal", "drain"])
+def test_workers_that_are_asked_to_stop_cost_no_failure(cluster, folder, tmp_path, calm, way):
     lines = []
-    saboteur(lambda: os.kill(pid_at(folder, 6, 1), signal.SIGTERM))
-    train(tmp_path / "out", Script(folder), workers=2, max_failures=0, checkpoint_every_steps=100, echo=lines.append)
+    ways = {"signal": lambda: os.kill(pid_at(folder, 6, 1), signal.SIGTERM), "drain": lambda: drain(cluster, folder)}
+    thread = saboteur(ways[way])
+    train(
+        tmp_path / "out", Script(folder, pause_s=2.0 if way == "drain" else 0.2), workers=2, max_failures=0,
+        checkpoint_every_steps=100, log_every_steps=3, echo=lines.append,
+    )  # fmt: skip
+    thread.join(victims.DEADLINE_S)
     assert_same(tmp_path / "out", folder, calm)
     [stopped] = [line for line in lines if "asked to stop: saved and left at step" in line]
     step = stopped.split()[-1]
     assert any(f"resuming at step {step} " in line for line in lines)
-    assert not any(row["step"] < int(step) for row in notes(folder)[-2:])
+    assert len(notes(folder)) == 2 * STEPS  # no step was taken twice
 
 
 def test_a_rank_that_hangs_is_ended_and_tells_where_it_was(cluster, folder, tmp_path, calm):

@@ -1,39 +1,128 @@
 """What a Ray Train worker adds around a rank of a phase, without Ray."""
 
 import errno
+import json
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tests.unit.train.stub import stub_recipe
+from tests.unit.train.stub import build_stub, stub_recipe
 from tpo_core.errors import TpoError
 from tpo_core.train import ray_trainer
+from tpo_core.train.exchange import collect, is_delivered, output_here
 from tpo_core.train.job import PhaseJob
+from tpo_core.train.recorder import read_history
 
 
-class SilentDesk:
-    """Nobody listens, and nobody asks to stop."""
+class Desk:
+    """Keeps what is told; nobody asks to stop."""
+
+    def __init__(self):
+        self.lines = []
 
     def tell(self, line):
-        pass
+        self.lines.append(line)
 
     def pass_on(self, stop):
         pass
 
 
-def test_a_full_disk_in_a_worker_is_one_line(tmp_path, monkeypatch):
-    def build(job, strategy):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+@pytest.fixture
+def work(monkeypatch):
+    """Runs a job as the only worker of a group."""
     context = SimpleNamespace(get_local_world_size=lambda: 1, get_world_rank=lambda: 0)
     monkeypatch.setattr("ray.train.get_context", lambda: context)
     monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("ray.train.report", lambda row: None)
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    recipe = stub_recipe()
-    phase = recipe.stages["vision_task"].phases[0]
-    job = PhaseJob(
-        recipe=recipe, stage_name="vision_task", phase=phase, shards_uri="none", init_uri="none", output=tmp_path,
+    desk = Desk()
+
+    def run(job, build=build_stub):
+        ray_trainer.train_worker(job, ray_trainer.no_sink, build, desk)
+        return desk.lines
+
+    return run
+
+
+def job_at(output, exchange=None, **train):
+    recipe = stub_recipe(**train)
+    return PhaseJob(
+        recipe=recipe, stage_name="vision_task", phase=recipe.stages["vision_task"].phases[0], shards_uri="none",
+        init_uri="none", output=output, exchange=exchange,
     )  # fmt: skip
+
+
+def test_a_full_disk_in_a_worker_is_one_line(tmp_path, work):
+    def build(job, strategy):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     with pytest.raises(TpoError, match=rf"^disk full while writing {tmp_path} \(\d+ bytes free on its disk\)"):
-        ray_trainer.train_worker(job, ray_trainer.no_sink, build, SilentDesk())
+        work(job_at(tmp_path), build)
+
+
+def test_a_worker_tells_what_it_notes_and_what_hung_before_it(tmp_path, work):
+    job = job_at(tmp_path)
+    job.stacks.mkdir()
+    (job.stacks / "rank1-host-7.stacks").write_text("stood here")
+    lines = work(job)
+    assert lines[0] == f"vision_task.all  a worker hung and was ended; where it was: {job.stacks}/rank1-host-7.txt"
+    assert lines[1].startswith("vision_task.all  12 steps of 2 micro-batches")
+    assert [line.split()[2] for line in lines if "/12 " in line] == ["3/12", "6/12", "9/12", "12/12"]
+
+
+class DiesError(Exception):
+    """Stands for a machine that is gone."""
+
+
+def build_dying(job, strategy):
+    model, batches = build_stub(job, strategy)
+    inner = batches.step
+
+    def step(number):
+        if number == 7:
+            raise DiesError
+        return inner(number)
+
+    batches.step = step
+    return model, batches
+
+
+def test_a_phase_goes_on_on_a_machine_that_has_nothing_of_it(tmp_path, work, bucket, monkeypatch):
+    calm = job_at(tmp_path / "calm")
+    work(calm)
+    driver, exchange = tmp_path / "driver", f"{bucket}/exchange/abc"
+    monkeypatch.setenv("TPO_SCRATCH", str(tmp_path / "first machine"))
+    with pytest.raises(DiesError):
+        work(job_at(driver, exchange), build_dying)
+    monkeypatch.setenv("TPO_SCRATCH", str(tmp_path / "second machine"))
+    stacks = output_here(exchange).with_name(f"{output_here(exchange).name}.stacks")
+    stacks.mkdir(parents=True)
+    (stacks / "rank1-host-7.stacks").write_text("stood here")
+    lines = work(job_at(driver, exchange))
+    assert any("resuming at step 4 " in line for line in lines)
+    assert any(line.endswith(f"where it was: {exchange}/stacks/rank1-host-7.txt") for line in lines)
+    assert is_delivered(exchange)
+    driver.mkdir()
+    collect(exchange, driver, last="phase.json")
+    job = job_at(driver)
+    losses = [row["total"] for row in read_history(calm.history)]
+    assert [row["total"] for row in read_history(job.history)] == losses
+    assert json.loads(job.summary.read_text())["steps"] == 12
+    assert "resuming at step 4" in job.notes.read_text()
+    assert (job.stacks / "rank1-host-7.txt").read_text() == "stood here"
+    expected, found = (torch.load(each.model / "weights.pt") for each in (calm, job))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(("workers", "start_s"), [(1, "300"), ([1, 2], "10")])
+def test_a_run_says_how_long_a_group_may_take_to_be_placed(tmp_path, monkeypatch, workers, start_s):
+    monkeypatch.delenv(ray_trainer.START_TIMEOUT, raising=False)
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "7")
+    before = dict(os.environ)
+    with ray_trainer.environment(job_at(tmp_path, workers=workers)):
+        assert os.environ[ray_trainer.START_TIMEOUT] == start_s
+        assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "7"  # what the user has set stays
+    assert dict(os.environ) == before
