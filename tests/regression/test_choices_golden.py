@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tpo_core.errors import TpoError
-from tpo_core.metrics import choices
+from tpo_core.metrics import choices, frame_choice
 from tpo_core.metrics.registry import score
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "metrics" / "mcq"
@@ -57,3 +57,10 @@ def test_letters_of_answers():
         data, (_, truth) = row["data"], row["out"]
         letter = choices.right_letter(data["candidates"], data["answer"], last=True) or "@"
         assert f"({letter}) {data['answer']}" == truth
+
+
+def test_frames_of_mvbench():
+    for row in golden("golden/mvbench_official_get_index.json"):
+        bound = tuple(row["bound"]) if row["bound"] else None
+        found = frame_choice.mvbench(row["num_segments"], row["fps"], row["max_frame"], bound, row["first_idx"])
+        assert found == row["result"], row

@@ -72,6 +72,12 @@ def test_nlq_strictly_official_counts_rows_not_queries(run):
         run("nlq", truth, {"version": "2.0", "results": []}, strict=True)
 
 
+def test_nlq_takes_one_moment_without_a_list_around_it(run):
+    row = nlq_row(0) | {"predicted_times": [0, 10]}
+    for strict in (False, True):
+        assert run("nlq", nlq_truth((0, 10)), [row], strict).result["mIoU"] == 1.0
+
+
 def test_nlq_queries_without_text_are_no_truths(run):
     truth = nlq_truth((0, 10), (0, 10))
     truth["videos"][0]["clips"][0]["annotations"][0]["language_queries"][0]["query"] = None

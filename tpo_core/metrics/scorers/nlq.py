@@ -1,6 +1,5 @@
 """Ego4D natural language queries."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def _lenient(
         elif key in first:
             rejections.add("duplicate", _name(key))
         else:
-            first[key] = row["predicted_times"]
+            first[key] = _listed(row["predicted_times"])
     found = []
     for key, query in truths.items():
         truth = (query["clip_start_sec"], query["clip_end_sec"])
@@ -104,6 +103,11 @@ def _lenient(
         windows = sound(first.get(key, []), _name(key), rejections, key in first)
         found.append((key, np.nan_to_num(ranked.overlaps(windows, truth), nan=0.0)))
     return found
+
+
+def _listed(windows: Any) -> Any:
+    """One moment may come without a list around it."""
+    return [windows] if isinstance(windows, list) and windows and not isinstance(windows[0], list) else windows
 
 
 def sound(given: Any, name: str, rejections: Rejections, told: bool) -> list[tuple[float, float]]:
@@ -132,9 +136,7 @@ def _strict(
         key = tuple(row[name] for name in KEY)
         if key not in truths:
             raise TpoError(f"the official code stops here: {_name(key)} is no query of the truth")
-        windows: Sequence[Any] = row["predicted_times"]
-        if windows and not isinstance(windows[0], list):
-            windows = [windows]
+        windows = _listed(row["predicted_times"])
         if not windows or any(submission.pair(window) is None for window in windows):
             raise TpoError(f"the official code stops at {_name(key)}: predicted_times must be [[start, end], ...]")
         truth = (truths[key]["clip_start_sec"], truths[key]["clip_end_sec"])
