@@ -55,3 +55,47 @@ def test_dilation_is_a_disk_of_all_pixels_within_the_radius(width, radius):
 
 def test_nothing_dilates_to_nothing():
     assert not masks.dilate(np.zeros((6, 130), bool), 9).any()
+
+
+def blobs(seed):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:48, :70]
+    drawn = np.zeros((48, 70), bool)
+    for _ in range(3):
+        top, left, radius = rng.integers(0, 48), rng.integers(0, 70), rng.integers(3, 14)
+        drawn |= (y - top) ** 2 + (x - left) ** 2 < radius**2
+    return drawn
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("bound", [0.008, 0.03, 1, 5])
+def test_contour_accuracy_by_distances_between_pixels(seed, bound):
+    """A pixel of one contour is matched if one of the other is within the tolerance."""
+    prediction, truth = blobs(seed), blobs(seed + 100)
+    radius = masks.boundary_radius(48, 70, bound)
+    places = [np.argwhere(masks.boundary(mask)).astype(float) for mask in (prediction, truth)]
+    apart = np.linalg.norm(places[0][:, None] - places[1][None], axis=2) <= radius
+    precision, recall = apart.any(axis=1).mean(), apart.any(axis=0).mean()
+    expected = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    assert masks.boundary_f(prediction, truth, bound=bound) == pytest.approx(expected, abs=1e-12)
+    ours = masks.contour_f(masks.shape_of(prediction, bound), masks.shape_of(truth, bound))
+    assert ours == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_region_similarity_by_counting_pixels(seed):
+    prediction, truth, void = blobs(seed), blobs(seed + 50), blobs(seed + 90)
+    assert masks.jaccard(prediction, truth) == (prediction & truth).sum() / (prediction | truth).sum()
+    inside = ~void
+    expected = (prediction & truth & inside).sum() / ((prediction | truth) & inside).sum()
+    assert masks.jaccard(prediction, truth, void) == expected
+    assert masks.region_j(masks.shape_of(prediction & inside), masks.shape_of(truth & inside)) == expected
+
+
+def test_void_makes_contours_along_its_rim():
+    whole, void = np.ones((30, 30), bool), np.zeros((30, 30), bool)
+    void[10:20, 10:20] = True
+    assert masks.shape_of(whole).length == 0
+    assert masks.shape_of(whole & ~void).length > 0
+    assert masks.boundary_f(np.zeros_like(whole), whole) == 1.0
+    assert masks.boundary_f(np.zeros_like(whole), whole, void) == 0.0
