@@ -122,8 +122,13 @@ def entries(uri: str) -> dict[str, Entry]:
     path = to_path(uri)
     if not path.is_dir():
         return {}
-    with os.scandir(path) as found:
-        return {each.name: _entry(each.stat()) for each in found if each.is_file()}
+    found = {}
+    with os.scandir(path) as listed:
+        for each in listed:
+            with suppress(FileNotFoundError):  # what is written aside goes meanwhile
+                if each.is_file():
+                    found[each.name] = _entry(each.stat())
+    return found
 
 
 def tree(uri: str) -> Iterator[tuple[str, Entry]]:

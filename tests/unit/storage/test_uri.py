@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,24 @@ def test_a_listing_tells_sizes_and_a_tag_that_changes_with_the_content(root):
     assert uri.entry(f"{root}/c.bin") is None
     assert uri.entry(f"{root}/a.bin/c.bin") is None
     assert uri.entries(f"{root}/nothing") == {}
+
+
+def test_a_file_that_goes_while_a_folder_is_listed_is_left_out(tmp_path, monkeypatch):
+    (tmp_path / "a.bin").write_bytes(b"1")
+
+    class Gone:
+        name = ".b.bin.aside"
+
+        def is_file(self):
+            return True
+
+        def stat(self):
+            raise FileNotFoundError(self.name)
+
+    with os.scandir(tmp_path) as found:
+        listed = [*found, Gone()]
+    monkeypatch.setattr(os, "scandir", lambda path: nullcontext(listed))
+    assert list(uri.entries(tmp_path)) == ["a.bin"]
 
 
 def test_a_file_moves_to_its_place_and_is_copied_back(root, tmp_path):

@@ -78,9 +78,14 @@ class Checkpointer:
             lines.append(f"resuming at step {progress.step} from {checkpoint.name}")
         clear_scratch(self.root)
         if self.strategy.rank == 0:
-            manifests = [manifest for _, manifest in found if isinstance(manifest, Manifest)]
-            self.saved = {each.step: each.losses for each in manifests if each.step <= progress.step}
-            sweep(self.root, {step_of(folder) for folder, _ in found})
+            steps = {step_of(folder): manifest for folder, manifest in found}
+            good = {
+                step: manifest.losses
+                for step, manifest in steps.items()
+                if isinstance(manifest, Manifest) and step <= progress.step
+            }
+            self.saved = {step: good[step] for step in kept(good, self.retention)}
+            sweep(self.root, {*self.saved, *(steps.keys() - good.keys())})  # what was passed over stays for now
             if checkpoint is not None:
                 sweep_folder(checkpoint.uri, checkpoint.manifest.names)
         return progress, lines
@@ -99,18 +104,19 @@ class Checkpointer:
         if progress.step == self.step:
             return
         index = self._copy_state()
-        folder, token = uris.join(self.root, folder_name(progress.step)), f"{self.attempt}-{self.writes}"
+        step, token = progress.step, f"{self.attempt}-{self.writes}"
+        folder = uris.join(self.root, folder_name(step))
         manifest = partial(
-            Manifest, step=progress.step, strategy=self.strategy_name, run=self.run, progress=asdict(progress),
+            Manifest, step=step, strategy=self.strategy_name, run=self.run, progress=asdict(progress),
             losses=dict(self.losses),
         )  # fmt: skip
         write = Write(
             folder, token, rank=self.strategy.rank, world=self.strategy.world,
-            clear=lambda: sweep(self.root, {*self.saved, progress.step}),
+            clear=lambda: sweep(self.root, {*self.saved, step}),
             commit=lambda parts: self._commit(folder, token, index, parts, manifest),
         )  # fmt: skip
         self.writes += 1
-        self.under_way = progress.step, write
+        self.under_way = step, write
         write.start(self.host)
         if wait:
             self.wait()

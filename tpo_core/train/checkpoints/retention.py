@@ -53,7 +53,7 @@ def sweep(root: str, keep: Collection[int]) -> None:
 
 def sweep_folder(folder: str, names: Collection[str]) -> None:
     """Delete all files of one checkpoint's folder but `names`: what attempts that died at the same step left."""
-    for name in uris.entries(folder).keys() - names:
+    for name in set(uris.list_names(folder)) - set(names):
         uris.delete(uris.join(folder, name))
 
 

@@ -92,7 +92,7 @@ class Write:
         """The parts of all ranks, as soon as they are there; None when they are waited for no longer."""
         markers = [self._marker(rank) for rank in range(1, self.world)]
         pause_s, waited_s = POLL_S[0], 0.0
-        while markers and not uris.entries(self.folder).keys() >= set(markers):
+        while markers and not set(uris.list_names(self.folder)) >= set(markers):
             if waited_s > VISIBLE_S:
                 raise TpoError(
                     f"{self.folder} does not show the parts that other workers wrote:"

@@ -9,6 +9,7 @@ from tests.unit.train.checkpoints.made import checkpointer, comparable, debris, 
 from tests.unit.train.stub import Run, StubBatches
 from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
+from tpo_core.train.checkpoints.retention import sweep
 
 
 class KilledError(Exception):
@@ -101,6 +102,24 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, run, monkeypat
     assert run.progress.step == 6
     assert checkpointer(tmp_path, run.strategy).resume()[0].step == 3
     assert all(torch.equal(expected[name], tensor) for name, tensor in run.strategy.state())
+
+
+def test_clearing_away_spares_what_other_ranks_write_already(tmp_path, run, monkeypatch):
+    gone_on, swept = threading.Event(), []
+
+    def late(root, keep):
+        assert gone_on.wait(30)
+        sweep(root, keep)
+        swept.append(folder.exists())
+
+    monkeypatch.setattr("tpo_core.train.checkpoints.checkpointer.sweep", late)
+    saver, folder = checkpointer(tmp_path, run.strategy), tmp_path / "step-00000003"
+    folder.mkdir()
+    saver.save(run.progress)
+    run.progress.step = 4  # training does not wait
+    gone_on.set()
+    saver.wait()
+    assert swept == [True, True]
 
 
 def test_a_save_waits_for_the_one_before(tmp_path, run, monkeypatch):

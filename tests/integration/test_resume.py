@@ -1,0 +1,147 @@
+"""A phase that was killed and resumed ends as the one that nothing disturbed."""
+
+import json
+import random
+import uuid
+
+import pytest
+import torch
+
+from tests.integration.resume_job import Kill, Setting, attempt, elsewhere, samples
+from tests.s3_server import KEYS, Faults, faulty_proxy
+from tests.unit.train.checkpoints.made import comparable, debris, steps_at
+from tpo_core.storage import s3
+from tpo_core.train.checkpoints.manifest import step_folders
+from tpo_core.train.checkpoints.reader import open_checkpoint
+
+pytestmark = pytest.mark.slow
+
+STEPS = 12
+EVERY = 4
+
+
+def undisturbed(folder, **how):
+    setting = Setting(folder / "straight" / "out", **how)
+    assert attempt(setting)
+    return setting
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    return {world: undisturbed(tmp_path_factory.mktemp(f"straight-{world}"), world=world) for world in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def without_dropout(tmp_path_factory):
+    return undisturbed(tmp_path_factory.mktemp("plain"), dropout=False)
+
+
+def history(setting):
+    return [json.loads(line) for line in setting.job.history.read_text().splitlines()]
+
+
+def last_state(setting):
+    """Trained parameters, moments and buffers after the last step."""
+    checkpoint = open_checkpoint(step_folders(setting.job.checkpoints)[STEPS])
+    with checkpoint.tensors() as read:
+        return {name: read(name).clone() for name in checkpoint.index()}
+
+
+def require_same(setting, other):
+    """Bit-identical weights and moments, the same samples in every step, the same rows of history, and no debris."""
+    weights = [torch.load(each.job.model / "weights.pt") for each in (setting, other)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    states = [last_state(each) for each in (setting, other)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert samples(setting) == samples(other)
+    assert sorted(samples(setting)) == list(range(STEPS))
+    assert comparable(history(setting)) == comparable(history(other))
+    assert steps_at(setting.job.checkpoints) == [STEPS - EVERY, STEPS]
+    assert debris(setting.job.checkpoints) == []
+
+
+@pytest.mark.parametrize(("world", "seed"), [*((1, seed) for seed in range(6)), *((2, seed) for seed in range(6, 10))])
+def test_killed_at_random_times(tmp_path, straight, world, seed):
+    setting, draw = Setting(tmp_path / "out", world=world, step_s=0.02), random.Random(seed)
+    for _ in range(3):
+        attempt(setting, Kill(rank=draw.randrange(world), after_s=draw.uniform(0.0, STEPS * 0.03)))
+    assert attempt(setting)
+    require_same(setting, straight[world])
+
+
+POINTS = [  # of the second checkpoint, at step 8, while it is written; and of the third, which deletes the first
+    *(("put_file", 2, after) for after in (False, True)),
+    *(("write_bytes", call, after) for call in (3, 4) for after in (False, True)),  # the index, then the commit
+    *(("delete", call, after) for call in (1, 2) for after in (False, True)),
+]
+
+
+@pytest.mark.parametrize(("function", "call", "after"), POINTS)
+def test_killed_while_a_checkpoint_is_written(tmp_path, straight, function, call, after):
+    setting = Setting(tmp_path / "out", step_s=0.01)
+    attempt(setting, Kill(function=function, call=call, after=after))
+    before = steps_at(setting.job.checkpoints)
+    committed = {"put_file": 4, "write_bytes": 8 if (call, after) == (4, True) else 4, "delete": 12}[function]
+    assert max(before) == committed
+    setting.job.summary.unlink(missing_ok=True)  # the phase may have been finished before the write was
+    assert attempt(setting)
+    assert f"resuming at step {committed} from step-{committed:08d}" in setting.job.notes.read_text()
+    require_same(setting, straight[1])
+
+
+@pytest.mark.parametrize(
+    ("rank", "function", "call", "after"),
+    [
+        (1, "put_file", 2, False),
+        (1, "put_file", 2, True),
+        (1, "write_bytes", 2, False),  # what tells rank 0 that the part is there
+        (1, "write_bytes", 2, True),
+        (0, "put_file", 2, True),
+        (0, "write_bytes", 4, False),
+        (0, "write_bytes", 4, True),
+    ],
+)
+def test_one_of_two_ranks_killed_while_a_checkpoint_is_written(tmp_path, straight, rank, function, call, after):
+    setting = Setting(tmp_path / "out", world=2, step_s=0.01)
+    attempt(setting, Kill(rank=rank, function=function, call=call, after=after))
+    assert max(steps_at(setting.job.checkpoints)) in (4, 8)
+    assert attempt(setting)
+    assert "resuming at step" in setting.job.notes.read_text()
+    require_same(setting, straight[2])
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (3, 2)])
+def test_resumed_at_another_worker_count(tmp_path, without_dropout, first, then):
+    setting = Setting(tmp_path / "out", world=first, dropout=False)
+    attempt(setting, Kill(function="write_bytes", call=4, after=True))  # step 8 is committed
+    other = elsewhere(setting, world=then)
+    setting.job.summary.unlink(missing_ok=True)
+    assert attempt(other)
+    assert "resuming at step 8" in setting.job.notes.read_text()
+    assert samples(setting, other) == samples(without_dropout)
+    for row, expected in zip(history(other), history(without_dropout), strict=True):
+        kept = [
+            name for name in expected if name in ("total", "grad_norm") or name.startswith(("loss/", "kind/", "lr/"))
+        ]
+        assert {name: row[name] for name in kept} == pytest.approx({name: expected[name] for name in kept}, rel=1e-5)
+    ours, theirs = last_state(other), last_state(without_dropout)
+    for name in theirs:
+        if not name.startswith("buffer/"):  # the stub counts its calls, of which each rank makes its own
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def test_checkpoints_on_s3_that_fails_now_and_then(tmp_path, straight, s3_endpoint, bucket, monkeypatch):
+    faults = Faults(3, errors=0.15, resets=0.05)
+    root = f"{bucket}/{uuid.uuid4().hex}"
+    with faulty_proxy(s3_endpoint, faults) as endpoint:
+        env = {**KEYS, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint, "TPO_SCRATCH": str(tmp_path)}
+        setting = Setting(tmp_path / "run" / "out", world=2, step_s=0.02, uri=root, env=env)
+        attempt(setting, Kill(rank=1, function="put_file", call=2, after=True))
+        assert attempt(setting)
+    assert faults.counts["error"] > 0
+    assert not (setting.output / "checkpoints").exists()
+    s3.client.cache_clear()
+    require_same(setting, straight[2])
+    assert list((tmp_path / "checkpoints").rglob("*.safetensors")) == []  # no part is left in the scratch folder
