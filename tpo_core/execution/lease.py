@@ -70,10 +70,30 @@ class Lease:
                     "wait for it or stop it"
                 )
             why = "which is gone" if gone else f"silent for {silent_s:.0f} s"
-            self._echo(f"taken over from {who}, {why}")
-            uris.delete(self._uri)
-        if not self._claim():
-            raise TpoError(f"{self._uri.removesuffix('.lease')} has just been taken by another process: wait for it")
+            if self._replace(holder):
+                self._echo(f"taken over from {who}, {why}")
+                return
+        elif self._claim():
+            return
+        raise TpoError(f"{self._uri.removesuffix('.lease')} has just been taken by another process: wait for it")
+
+    def _replace(self, holder: dict) -> bool:
+        """Put ourselves in the place of `holder`; False if it has given a sign of life, or another process was faster.
+
+        Deleting the lease and claiming it anew would not do: of two that found the same holder gone, the slower one
+        would delete the lease of the faster one. So only who makes the mark may write, if the holder is still there. A
+        mark whose maker died bars the way for a minute at most, because the minute is part of its name.
+        """
+        mark = f"{self._uri}.{holder['token']}-{self._clock() // STALE_S:.0f}"
+        if not uris.write_new(mark, b""):
+            return False
+        try:
+            if self._holder() != holder:
+                return False
+            uris.write_bytes(self._uri, self._content())
+            return True
+        finally:
+            uris.delete(mark)
 
     def _holder(self) -> dict | None:
         try:

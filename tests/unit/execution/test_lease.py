@@ -100,6 +100,51 @@ def test_of_two_that_take_over_at_once_one_is_refused(take, tmp_path, monkeypatc
         take().__enter__()
 
 
+def test_who_comes_late_to_a_dead_holder_does_not_take_the_lease_of_who_was_faster(take, tmp_path, monkeypatch):
+    """Both have seen the same dead holder before either of them acts."""
+    held_by(tmp_path, host="elsewhere", pid=7, time=0)
+    fast, late = take(), take()
+    looks = []
+
+    def look():
+        looks.append(late_look())
+        if len(looks) == 1:
+            fast.__enter__()
+        return looks[-1]
+
+    late_look = late._holder
+    monkeypatch.setattr(late, "_holder", look)
+    with pytest.raises(TpoError, match="just been taken by another process"):
+        late.__enter__()
+    assert fast.held()
+    fast.__exit__(None, None, None)
+    assert uris.list_names(tmp_path) == []
+
+
+def test_a_holder_that_wakes_up_while_it_is_taken_over_keeps_its_lease(take, tmp_path, monkeypatch):
+    held_by(tmp_path, host="elsewhere", pid=7, time=NOW - STALE_S)
+    real = uris.write_new
+
+    def wakes(uri, data):
+        if not uri.endswith(".lease"):  # the mark of who takes over
+            held_by(tmp_path, host="elsewhere", pid=7, time=NOW)
+        return real(uri, data)
+
+    monkeypatch.setattr(uris, "write_new", wakes)
+    with pytest.raises(TpoError, match="just been taken by another process"):
+        take().__enter__()
+    assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
+
+
+def test_who_died_while_taking_over_bars_the_way_for_a_minute_at_most(take, tmp_path):
+    held_by(tmp_path, host="elsewhere", pid=7, time=0)
+    uris.write_new(tmp_path / f"x.lease.other-{NOW // STALE_S:.0f}", b"")
+    with pytest.raises(TpoError, match="just been taken by another process"):
+        take().__enter__()
+    with take(NOW + STALE_S) as lease:
+        assert lease.held()
+
+
 def test_a_missed_beat_is_told_and_the_next_one_is_tried(take, said, monkeypatch):
     lease = take()
     waits = iter([False, False, True])
