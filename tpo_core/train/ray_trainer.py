@@ -40,7 +40,7 @@ from tpo_core.train.room import Room
 from tpo_core.train.rows import Row
 from tpo_core.train.sinks import MetricSink, NoSink, Sinks
 from tpo_core.train.stop import WORKER, StopRequest, listen_in_worker, terminate
-from tpo_core.train.watchdog import Watchdog, hangs
+from tpo_core.train.watchdog import Watchdog, clear, hangs
 
 # Ray Train reads these from the driver's environment; what the user has set stays.
 RAY_TRAIN_ENVIRONMENT = {
@@ -113,6 +113,7 @@ def run_phase(
         if job.exchange is not None:
             collect(job.exchange, job.output, last=job.summary.name)
     shutil.rmtree(job.output / "ray", ignore_errors=True)
+    clear(job.output / "stacks")
     drop_ephemeral(job.checkpoints, Retention.of(recipe.train))
     return json.loads(job.summary.read_text())
 

@@ -42,6 +42,14 @@ class Watchdog:
         self._path.unlink(missing_ok=True)
 
 
+def clear(folder: Path) -> None:
+    """Remove what ranks that were killed left in `folder`, now that none runs; what a rank that hung told stays."""
+    for path in folder.glob(f"*{OPEN}"):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def hangs(folder: Path) -> list[Path]:
     """What ranks that hung left in `folder`, each told to one caller only, and renamed to say so."""
     told = []

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tpo_core.train.watchdog import Watchdog, hangs
+from tpo_core.train.watchdog import Watchdog, clear, hangs
 
 HANGING = """
 import sys, threading, time
@@ -46,3 +46,14 @@ def test_a_rank_that_ends_leaves_nothing(tmp_path):
     with Watchdog(tmp_path, 0, None) as dog:
         dog.alive()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_ranks_that_were_killed_nothing_stays(tmp_path):
+    clear(tmp_path / "absent")
+    (tmp_path / "rank0-host-1.stacks").touch()
+    (tmp_path / "rank1-host-2.txt").write_text("stood here")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["rank1-host-2.txt"]
+    (tmp_path / "rank1-host-2.txt").unlink()
+    clear(tmp_path)
+    assert not tmp_path.exists()
