@@ -39,6 +39,8 @@ ONLY_IN = {
     "botocore": ["tpo_core/storage/s3.py"],
     "deepspeed": ["tpo_core/train/strategies/zero.py"],
     "decord": ["tpo_core/data/decode.py"],
+    "pycocotools": ["tpo_core/metrics/mask_files.py"],
+    "trackeval": ["tpo_core/metrics/scorers/mot.py"],
 }
 WITHOUT_TORCH = {"config", "storage", "execution", "metrics", "tracking"}
 
