@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tpo_core.errors import TpoError
-from tpo_core.metrics import mask_files
+from tpo_core.metrics import files, mask_files
 from tpo_core.metrics.report import Rejections, Report
 
 
@@ -28,6 +28,19 @@ class Expression:
     def key(self) -> str:
         """As the official code names it."""
         return f"{self.video}_{self.name}"
+
+
+def videos_of(path: Path) -> dict[str, dict[str, Any]]:
+    """The videos of a meta_expressions.json: `frames`, a list of names, and `expressions`, objects by name."""
+    meta = files.json_value(path)
+    files.require(meta, ("videos",), f"{path}")
+    for video, entry in meta["videos"].items():
+        files.require(entry, ("frames", "expressions"), f"{path}: {video}")
+        if not isinstance(entry["frames"], list) or not isinstance(entry["expressions"], dict):
+            raise TpoError(f"{path}: {video} must have a list of frames and an object of expressions")
+        for name, expression in entry["expressions"].items():
+            files.require(expression, (), f"{path}: {video} {name}")
+    return dict(meta["videos"])
 
 
 def report(

@@ -89,11 +89,18 @@ def _prediction(row: dict[str, Any], where: str) -> Prediction:
     given = row["pred_xyxy"]
     if given is None or given == []:
         return Prediction()
-    boxes = given if isinstance(given[0], list) else [given]
+    boxes = given if isinstance(given, list) and isinstance(given[0], list) else [given]
     if "scores" in row:
-        ranked = sorted(zip(row["scores"], boxes, strict=True), reverse=True)
-        boxes = [box for _, box in ranked]
+        boxes = _by_score(row["scores"], boxes, where)
     return Prediction(boxes=boxes)
+
+
+def _by_score(scores: Any, boxes: list[Any], where: str) -> list[Any]:
+    """Best first; of equal scores the larger box, as Python compares lists."""
+    try:
+        return [box for _, box in sorted(zip(scores, boxes, strict=True), reverse=True)]
+    except (TypeError, ValueError):
+        raise TpoError(f"{where}: scores and boxes must be one number and four numbers each") from None
 
 
 def _mdetr_rows(value: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -236,6 +236,22 @@ def test_truths_of_mevis_that_cannot_be_scored(mevis, tmp_path):
         mevis()
 
 
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        ({"frames": [], "expressions": []}, "an object of expressions"),
+        ({"frames": 3, "expressions": {}}, "a list of frames"),
+        ({"expressions": {}}, "has no 'frames'"),
+        ({"frames": ["00000"], "expressions": {"0": 7}}, "is not an object"),
+        ({"frames": ["00000"], "expressions": {"0": {"anno_id": 7}}}, "a list of anno_id"),
+    ],
+)
+def test_expressions_of_another_form(mevis, tmp_path, video, message):
+    (tmp_path / "valid_u" / "meta_expressions.json").write_text(json.dumps({"videos": {"v": video}}))
+    with pytest.raises(TpoError, match=message):
+        mevis()
+
+
 @pytest.fixture
 def ref_youtube_vos(tmp_path):
     truth = tmp_path / "truth"

@@ -53,6 +53,8 @@ ALL = ("iou", "lmms_eval", "shikra", "all_seeing_v2", "mdetr")
         (None, "empty"),
         ([1, 2, 3], "malformed"),
         (["a", 2, 3, 4], "malformed"),
+        (7, "malformed"),
+        ({}, "malformed"),
     ],
 )
 def test_degenerate_boxes_are_misses_that_are_told(run, implementation, box, reason):
@@ -88,6 +90,12 @@ def test_mdetr_takes_the_best_of_the_first_boxes_by_score(run):
     report = run({"id": 1, "pred_xyxy": [[30, 30, 10, 10], RIGHT]}, "mdetr")
     assert list(report.result["refcoco"].values()) == [0, 1, 1], "a bad box keeps its rank"
     assert counts(report) == {"reversed": 1}
+
+
+def test_scores_that_are_not_one_a_box(run):
+    for scores in ([0.1], ["a", 0.2], 3):
+        with pytest.raises(TpoError, match="scores and boxes must be"):
+            run({"id": 1, "pred_xyxy": [RIGHT, HALF], "scores": scores}, "mdetr")
 
 
 def test_the_first_of_several_boxes_counts(run):

@@ -24,25 +24,23 @@ folder in a video that has one, is left out of the mean.
 
 def score(ground_truth: Path, predictions: Path, implementation: str, strict_official: bool) -> Report:
     """Mean over the frames of an expression, then over the expressions."""
-    videos = files.json_value(ground_truth / "meta_expressions.json")
-    files.require(videos, ("videos",), f"{ground_truth}/meta_expressions.json")
+    videos = expressions.videos_of(ground_truth / "meta_expressions.json")
     run_lengths = files.json_value(ground_truth / "mask_dict.json")
     if not isinstance(run_lengths, dict):
         raise TpoError(f"{ground_truth}/mask_dict.json: not an object of masks by anno_id")
-    truths = _truths(videos["videos"], run_lengths, f"{ground_truth}/meta_expressions.json")
-    return expressions.report(
-        "mevis", implementation, videos["videos"], truths, predictions, strict_official, size_frame="00000"
-    )
+    truths = _truths(videos, run_lengths, f"{ground_truth}/meta_expressions.json")
+    return expressions.report("mevis", implementation, videos, truths, predictions, strict_official, size_frame="00000")
 
 
 def _truths(videos: dict[str, Any], run_lengths: dict[str, Any], where: str) -> Iterator[Expression | str]:
     for video, entry in videos.items():
-        files.require(entry, ("frames", "expressions"), f"{where}: {video}")
         for name, expression in entry["expressions"].items():
             key = f"{video}_{name}"
             if "anno_id" not in expression:
                 yield f"{key} has no anno_id (a split without truth)"
                 continue
+            if not isinstance(expression["anno_id"], list):
+                raise TpoError(f"{where}: {key} must have a list of anno_id")
             if not entry["frames"]:
                 yield f"{key} has no frame"
                 continue

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_core.errors import TpoError
-from tpo_core.metrics import expressions, files, mask_files
+from tpo_core.metrics import expressions, mask_files
 from tpo_core.metrics.expressions import Expression
 from tpo_core.metrics.registry import Option, Scorer
 from tpo_core.metrics.report import Report
@@ -26,10 +26,9 @@ def score(ground_truth: Path, predictions: Path, implementation: str, strict_off
         ground_truth / "meta_expressions.json", ground_truth / "meta_expressions" / split / "meta_expressions.json"
     )
     annotations = _first(ground_truth / "Annotations", ground_truth / split / "Annotations")
-    videos = files.json_value(meta)
-    files.require(videos, ("videos",), f"{meta}")
-    truths = _truths(videos["videos"], annotations, f"{meta}")
-    return expressions.report("ref_youtube_vos", implementation, videos["videos"], truths, predictions, strict_official)
+    videos = expressions.videos_of(meta)
+    truths = _truths(videos, annotations, f"{meta}")
+    return expressions.report("ref_youtube_vos", implementation, videos, truths, predictions, strict_official)
 
 
 def _first(*paths: Path) -> Path:
@@ -41,7 +40,6 @@ def _first(*paths: Path) -> Path:
 
 def _truths(videos: dict[str, Any], annotations: Path, where: str) -> Iterator[Expression | str]:
     for video, entry in videos.items():
-        files.require(entry, ("frames", "expressions"), f"{where}: {video}")
         paths = {frame: annotations / video / f"{frame}.png" for frame in sorted(entry["frames"])}
         images = {frame: mask_files.indices(path) for frame, path in paths.items() if path.is_file()}
         for name, expression in entry["expressions"].items():
@@ -50,8 +48,15 @@ def _truths(videos: dict[str, Any], annotations: Path, where: str) -> Iterator[E
             elif not images:
                 yield f"{video}_{name} has no annotated frame"
             else:
-                number = int(expression["obj_id"])
+                number = _number(expression["obj_id"], f"{where}: {video} {name}")
                 yield Expression(video, name, [(frame, image == number) for frame, image in images.items()])
+
+
+def _number(obj_id: Any, where: str) -> int:
+    try:
+        return int(obj_id)
+    except (TypeError, ValueError):
+        raise TpoError(f"{where}: obj_id {obj_id!r} is no number of an object") from None
 
 
 SCORER = Scorer(
