@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tpo_core.config.schema import Recipe, StageConfig
 from tpo_core.data.example import Example
 from tpo_core.data.loader import Loader, MicroBatch, Prepared
 from tpo_core.data.prefetch import Prefetcher
@@ -16,17 +17,21 @@ from tpo_core.train.strategies.base import Strategy
 PART = "train"
 
 
-def build_phase(job: PhaseJob, strategy: Strategy) -> tuple[TpoModel, "LoaderBatches"]:
-    """The model with the heads of the stage, and this rank's share of part `train`.
-
-    It starts from a base model, or from the `model` folder of the phase before: that one holds SETTINGS.
-    """
-    if (Path(local_path(job.init_uri)) / SETTINGS).exists():
-        model = TpoModel.from_pretrained(job.init_uri, heads=job.stage.heads, run=job.recipe.model)
-        model.ask_in_order_of(job.recipe.model)
+def build_model(recipe: Recipe, stage: StageConfig, init_uri: str) -> TpoModel:
+    """The model with the heads of the stage, from a base model, or from the `model` folder of the phase before: that
+    one holds SETTINGS."""
+    if (Path(local_path(init_uri)) / SETTINGS).exists():
+        model = TpoModel.from_pretrained(init_uri, heads=stage.heads, run=recipe.model)
+        model.ask_in_order_of(recipe.model)
     else:
-        model = TpoModel.from_base(job.init_uri, job.recipe.model, job.stage.heads)
-    model.frames = job.recipe.data.frames
+        model = TpoModel.from_base(init_uri, recipe.model, stage.heads)
+    model.frames = recipe.data.frames
+    return model
+
+
+def build_phase(job: PhaseJob, strategy: Strategy) -> tuple[TpoModel, "LoaderBatches"]:
+    """The model of the stage, and this rank's share of part `train`."""
+    model = build_model(job.recipe, job.stage, job.init_uri)
     model.compares_with_base = job.stage.loss_weights["kl"] > 0
     shards = ShardSet.open(job.shards_uri)
     loader = Loader(shards, PART, job.phase, seed=job.recipe.seed, rank=strategy.rank, world=strategy.world)
