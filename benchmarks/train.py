@@ -114,7 +114,7 @@ def memory(folder: Path, rounds: int) -> Iterator[Line]:
     strategies = ("ddp", "zero2", "zero3", "fsdp2")
     peaks = {}
     for name in strategies:
-        setting = Setting(base, folder / name, stage="multitask", steps=3, strategy=name)
+        setting = Setting(base, folder / name, kinds=("region", "region"), stage="multitask", steps=2, strategy=name)
         peaks[name] = max(peaks_mib(by_torchrun(setting)))
     for name in strategies:
         yield f"peak memory of a rank, {name}", f"{peaks[name]:.0f} MiB, {peaks[name] / peaks['ddp']:.2f} of ddp", ""

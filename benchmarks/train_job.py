@@ -33,18 +33,18 @@ from tpo_core.train.phase import run_rank
 from tpo_core.train.sinks import NoSink
 from tpo_core.train.strategies.base import Strategy
 
-KINDS = ("region", "temporal")
 MICRO_BATCH = 4
 NEVER = 1_000_000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One contender: what of the job differs. mlflow: a tracking URI. kill_at: the step before which rank 0 of the
-    first attempt is killed, as by the kernel."""
+    """One contender: what of the job differs. kinds: of the two micro-batches of a step. mlflow: a tracking URI.
+    kill_at: the step before which rank 0 of the first attempt is killed, as by the kernel."""
 
     base: str
     folder: Path
+    kinds: tuple[str, str] = ("region", "temporal")
     stage: str = "vision_task"
     steps: int = 40
     workers: int = 2
@@ -64,7 +64,7 @@ class Setting:
 
     def recipe(self) -> Recipe:
         phase = {
-            "name": "all", "mixture": dict.fromkeys(KINDS, 1), "steps": self.steps,
+            "name": "all", "mixture": dict.fromkeys(self.kinds, 1), "steps": self.steps,
             "batch_size": 2 * MICRO_BATCH, "micro_batch_size": MICRO_BATCH,
         }  # fmt: skip
         train = {
@@ -72,12 +72,13 @@ class Setting:
             "log_every_steps": self.log_every, "checkpoint_every_steps": self.checkpoint_every, "max_failures": 1,
         }  # fmt: skip
         source = {"name": "s", "reader": "r", "root": "/nowhere", "split": "train", "part": "train"}
-        stage = {"heads": list(KINDS), "precision": "fp32", "phases": [phase]}
+        heads = list(dict.fromkeys(self.kinds))
+        stage = {"heads": heads, "precision": "fp32", "phases": [phase]}
         return Recipe.model_validate(
             {
                 "name": "bench",
                 "data": {"sources": [source]},
-                "model": {"base": self.base, "heads": list(KINDS)},
+                "model": {"base": self.base, "heads": heads},
                 "stages": {self.stage: stage},
                 "train": train,
             }
@@ -94,17 +95,16 @@ class Setting:
 class FixedBatches:
     """The same micro-batches at every step, encoded once, so that no step waits for data."""
 
-    counts = dict.fromkeys(KINDS, 64)
-
     def __init__(self, setting: Setting, model: TpoModel, strategy: Strategy) -> None:
         self.setting, self.first = setting, strategy.rank == 0
+        self.counts = dict.fromkeys(setting.kinds, 64)
         share = slice(
             strategy.rank * MICRO_BATCH // strategy.world, (strategy.rank + 1) * MICRO_BATCH // strategy.world
         )
         encode = model.processor.encode
         self.micros = [
             model.processor.collate([encode(example) for example in examples_of(kind, MICRO_BATCH)[share]])
-            for kind in KINDS
+            for kind in setting.kinds
         ]
 
     def step(self, step: int) -> Iterator[Batch]:
