@@ -30,10 +30,12 @@ def sentences(path: Path) -> list[Sentence]:
         found = [_of_line(path, number, line) for number, line in files.lines(path)]
     elif path.suffix == ".jsonl":
         rows = files.json_lines(path, "qid", "relevant_windows")
-        found = [Sentence(r["qid"], r.get("vid", ""), r.get("query", ""), r["relevant_windows"]) for r in rows]
+        found = [Sentence(r["qid"], str(r.get("vid")), str(r.get("query")), r["relevant_windows"]) for r in rows]
     else:
         found = _of_coco(path)
     ids = [sentence.id for sentence in found]
+    for one in ids:
+        files.require_id(one, f"{path}: id")
     if len(set(ids)) < len(ids):
         raise TpoError(f"{path}: repeats id {next(one for one in ids if ids.count(one) > 1)}; keep one")
     if not found:
@@ -61,5 +63,5 @@ def _of_coco(path: Path) -> list[Sentence]:
     found = []
     for number, row in enumerate(content["annotations"]):
         files.require(row, ("id", "timestamp"), f"{path}: annotation {number}")
-        found.append(Sentence(row["id"], row.get("image_id", ""), row.get("caption", ""), [row["timestamp"]]))
+        found.append(Sentence(row["id"], str(row.get("image_id")), str(row.get("caption")), [row["timestamp"]]))
     return found

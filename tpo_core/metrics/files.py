@@ -47,6 +47,19 @@ def json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
     return rows
 
 
+def require_id(value: Any, where: str) -> None:
+    """TpoError unless `value` can name something."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TpoError(f"{where}: {value!r} is no id; it must be a number or a text")
+
+
+def require_list(value: Any, where: str) -> list[Any]:
+    """The value, if it is a list; else TpoError."""
+    if not isinstance(value, list):
+        raise TpoError(f"{where} is {value!r}, not a list")
+    return value
+
+
 def require(row: Any, needed: tuple[str, ...], where: str) -> None:
     """TpoError unless `row` is an object with all the needed keys."""
     if not isinstance(row, dict):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,18 +20,22 @@ def rows(path: Path) -> Rows:
     """The JSON lines of a submission. TpoError for a file without any."""
     found = files.json_lines(path, "qid")
     for row in found:
-        if isinstance(row["qid"], list | dict):
-            raise TpoError(f"{path}: qid {row['qid']!r} is neither a number nor a text")
+        files.require_id(row["qid"], f"{path}: qid")
     if not found:
         raise TpoError(f"{path}: holds no prediction; write one JSON object with a qid on each line")
     return found
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value of a JSON file is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def pair(value: Any) -> tuple[float, float] | None:
     """(start, end) of the first two numbers of a list; None if it has none such."""
     if not isinstance(value, list | tuple) or len(value) < 2:
         return None
-    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in value[:2]):
+    if not all(map(is_number, value[:2])):
         return None
     return float(value[0]), float(value[1])
 
@@ -79,7 +83,7 @@ def _lenient(qid: Any, truths: np.ndarray, row: dict[str, Any] | None, rejection
     for place, one in enumerate(listed if isinstance(listed, list) else []):
         window, reason = pair(one), flaw(pair(one))
         score = one[2] if isinstance(one, list) and len(one) > 2 else None
-        if not isinstance(score, int | float) or isinstance(score, bool):
+        if not is_number(score):
             reason, score = reason or "malformed", -math.inf
         elif not math.isfinite(score):
             reason, score = reason or "not_finite", -math.inf
@@ -114,7 +118,7 @@ def strict_queries(truths: Mapping[Any, np.ndarray], given: Rows, implementation
         if row["qid"] not in truths:
             continue
         listed = row.get("pred_relevant_windows")
-        if not listed or any(pair(window) is None or len(window) < 3 for window in listed):
+        if not listed or not isinstance(listed, list) or not all(map(_has_score, listed)):
             raise TpoError(
                 f"the official code stops at qid {row['qid']}: pred_relevant_windows must be [[start, end, score], ...]"
             )
@@ -126,13 +130,17 @@ def strict_queries(truths: Mapping[Any, np.ndarray], given: Rows, implementation
     ]
 
 
+def _has_score(window: Any) -> bool:
+    return pair(window) is not None and len(window) > 2 and is_number(window[2])
+
+
 def scores_of(row: Mapping[str, Any], rejections: Rejections, n_clips: int) -> np.ndarray | None:
     """The saliency scores of a row, or None for what is rejected."""
     given, qid = row.get("pred_saliency_scores"), row["qid"]
     if given is None:
         rejections.add("missing", f"{qid} saliency")
         return None
-    if not isinstance(given, list) or any(isinstance(x, bool) or not isinstance(x, int | float) for x in given):
+    if not isinstance(given, list) or not all(map(is_number, given)):
         rejections.add("malformed", f"{qid} saliency")
         return None
     scores = np.array(given, np.float64)
@@ -151,8 +159,8 @@ def strict_scores(given: Rows, truths: Mapping[Any, np.ndarray]) -> dict[Any, np
         if row["qid"] not in truths:
             continue
         scores = row.get("pred_saliency_scores")
-        if not scores:
-            raise TpoError(f"the official code stops at qid {row['qid']}: it has no pred_saliency_scores")
+        if not scores or not isinstance(scores, list) or not all(map(is_number, scores)):
+            raise TpoError(f"the official code stops at qid {row['qid']}: it has no list of pred_saliency_scores")
         values = np.array(scores, np.float64)
         uniform = all(
             len(np.unique(truths[row["qid"]][:, who] >= least)) == 1 for who in range(3) for least in (2, 3, 4)

@@ -144,6 +144,8 @@ def _timesuite_windows(path: Path, strict: bool, rejections: Rejections) -> dict
     found: dict[Any, Any] = {}
     for number, row in enumerate(content):
         files.require(row, ("id", "generated_cap"), f"{path}: row {number}")
+        if not str(row["id"]).isdecimal():
+            raise TpoError(f"{path}: id {row['id']!r} is no whole number")
         moment = _parsed(row["id"], str(row["generated_cap"]), replies.timesuite, strict, rejections)
         found[int(row["id"])] = [list(moment)] if moment else []
     return found
@@ -244,14 +246,18 @@ def _vtimellm_files(
     truths: dict[str, Window | None] = {}
     for video, row in content.items():
         files.require(row, ("duration", "timestamps"), f"{truth_path}: {video}")
-        for number, span in enumerate(row["timestamps"]):
-            window, length_s = submission.pair(span), row["duration"]
+        length_s = row["duration"]
+        if not submission.is_number(length_s) or not length_s > 0:
+            raise TpoError(f"{truth_path}: {video} has duration {length_s!r}; it must be above 0")
+        for number, span in enumerate(files.require_list(row["timestamps"], f"{truth_path}: timestamps of {video}")):
+            window = submission.pair(span)
             truths[f"{video}/{number}"] = None if window is None else (window[0] / length_s, window[1] / length_s)
     given: dict[str, str] = {}
     for row in files.json_lines(path, "video_id", "answer"):
         if row.get("task", "grounding") != "grounding":
             continue
-        key = f"{row['video_id']}/{(row.get('info') or {}).get('sentence_id', 0)}"
+        files.require(row.get("info"), ("sentence_id",), f"{path}: the info of {row['video_id']}")
+        key = f"{row['video_id']}/{row['info']['sentence_id']}"
         if key in given:
             rejections.add("duplicate", key)
         given.setdefault(key, str(row["answer"]))

@@ -84,6 +84,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _means(ranks: list[float], overlaps: list[float]) -> tuple[float, float]:
+    if not ranks:
+        return math.nan, math.nan
     return float(np.mean(np.sort(ranks)[:COUNTED])), float(np.mean(np.sort(overlaps)[-COUNTED:]))
 
 

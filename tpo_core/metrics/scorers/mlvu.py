@@ -97,6 +97,7 @@ def _of_file(path: Path, task: str | None) -> list[Question]:
         if "candidates" in row:
             if row["candidates"] is None:
                 raise TpoError(f"{where}: has no candidates; the generation tasks (8, 9) are not scored here")
+            files.require_list(row["candidates"], f"{where}: candidates")
             letter_or_none = choices.right_letter(row["candidates"], row["answer"], last=True)
             found.append(Question(key, kind, letter_or_none, str(row["answer"]), choices.LETTERS))
         else:

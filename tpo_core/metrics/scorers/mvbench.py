@@ -98,7 +98,7 @@ def _of_file(path: Path, name: str, last: bool) -> list[Question]:
             found.append(Question(key, task, None if letter[1] == "@" else letter[1], answer, OPTIONS_OF_RESULTS))
             continue
         files.require(row, ("candidates", "answer"), where)
-        options = choices.LETTERS[: len(row["candidates"])]
+        options = choices.LETTERS[: len(files.require_list(row["candidates"], f"{where}: candidates"))]
         right = choices.right_letter(row["candidates"], row["answer"], last)
         found.append(Question(key, NAMES.get(name, name), right, str(row["answer"]), options))
     return found

@@ -34,26 +34,21 @@ def score(
     fractions: bool,
 ) -> Report:
     """Over the questions of the truth, or strictly official over those with a prediction."""
-    truths, given = _object(ground_truth), _object(predictions)
+    truths, given = _truths(ground_truth, fractions), _object(predictions)
     answers = _object(qa) if qa is not None else {}
-    wanted = _keys(subset) if subset is not None else None
+    wanted = truths.keys() if subset is None else _keys(subset)
     rejections = Rejections()
-    n_truths = 0
     overlaps: dict[str, tuple[float, float]] = {}
-    for video, note in truths.items():
-        files.require(note, ("location",), f"{ground_truth}: {video}")
-        for question, segments in note["location"].items():
-            key = f"{video}_{question}"
-            if wanted is not None and key not in wanted:
+    for key, (segments, duration_s) in truths.items():
+        if key not in wanted:
+            continue
+        if key not in given:
+            rejections.add("missing", key)
+            if strict_official:
                 continue
-            n_truths += 1
-            if key not in given:
-                rejections.add("missing", key)
-            if key not in given and strict_official:
-                continue
-            found = _span(given.get(key), note if fractions else None, key, key in given, strict_official, rejections)
-            overlaps[key] = _best(segments, found)
-    rejections.unknown(_unknown(truths, given))
+        found = _span(given.get(key), duration_s, key, key in given, strict_official, rejections)
+        overlaps[key] = _best(segments, found)
+    rejections.unknown(key for key in given if key not in truths)
     if not overlaps:
         raise TpoError(f"{predictions}: has no question of {ground_truth}, so there is nothing to score")
     right = {
@@ -67,7 +62,7 @@ def score(
         strict_official,
         _numbers(list(overlaps.values()), sum(right.values())),
         len(overlaps),
-        n_truths,
+        sum(key in wanted for key in truths),
         rejections.summary(),
         {key: {"best_IoU": one, "best_IoP": other} for key, (one, other) in overlaps.items()},
     )
@@ -82,7 +77,7 @@ def overlap(segment: Span, found: Span) -> tuple[float, float]:
     return inter / (end - start) if end > start else 0.0, inter / (found[1] - found[0]) if found[1] > found[0] else 0.0
 
 
-def _best(segments: Any, found: Span | None) -> tuple[float, float]:
+def _best(segments: list[Span], found: Span | None) -> tuple[float, float]:
     """The best IoU and the best IoP, separately, 0 at least."""
     best_iou, best_iop = 0.0, 0.0
     if found is None:
@@ -93,8 +88,10 @@ def _best(segments: Any, found: Span | None) -> tuple[float, float]:
     return best_iou, best_iop
 
 
-def _span(value: Any, note: Any, key: str, there: bool, strict: bool, rejections: Rejections) -> Span | None:
-    """The predicted span in seconds; `note` holds the duration if it is given in fractions. None for a rejected one."""
+def _span(
+    value: Any, duration_s: float | None, key: str, there: bool, strict: bool, rejections: Rejections
+) -> Span | None:
+    """The predicted span in seconds, or in fractions of `duration_s` if there is one. None for a rejected one."""
     if strict and isinstance(value, list) and len(value) > 2:
         value = [value[0], value[-1]]  # which is what the official code looks at
     span = submission.pair(value) if isinstance(value, list) and len(value) == 2 else None
@@ -105,9 +102,8 @@ def _span(value: Any, note: Any, key: str, there: bool, strict: bool, rejections
         if there:
             rejections.add("empty" if value == [] else reason, key)
         return None
-    if span is not None and note is not None:
-        files.require(note, ("duration",), f"the truth of {key}")
-        start_s, end_s = np.round(np.array(span) * note["duration"], 1)
+    if span is not None and duration_s is not None:
+        start_s, end_s = np.round(np.array(span) * duration_s, 1).tolist()
         return start_s, end_s
     return span
 
@@ -132,6 +128,25 @@ def _numbers(overlaps: list[tuple[float, float]], n_right: int) -> dict[str, flo
     return {name: float(f"{value:.1f}") for name, value in numbers.items()}
 
 
+def _truths(path: Path, fractions: bool) -> dict[str, tuple[list[Span], float | None]]:
+    """Segments of each VIDEO_QUESTION, with the duration if spans are fractions of it."""
+    found: dict[str, tuple[list[Span], float | None]] = {}
+    for video, note in _object(path).items():
+        files.require(note, ("location", "duration") if fractions else ("location",), f"{path}: {video}")
+        if fractions and not submission.is_number(note["duration"]):
+            raise TpoError(f"{path}: {video} has duration {note['duration']!r}, not seconds")
+        if not isinstance(note["location"], dict):
+            raise TpoError(f"{path}: location of {video} must be QUESTION: [[start, end], ...]")
+        for question, listed in note["location"].items():
+            where = f"{path}: location of {video}_{question}"
+            pairs = [submission.pair(one) for one in files.require_list(listed, where)]
+            if None in pairs:
+                raise TpoError(f"{where} must be [[start, end], ...]")
+            segments = [one for one in pairs if one is not None]
+            found[f"{video}_{question}"] = (segments, note["duration"] if fractions else None)
+    return found
+
+
 def _object(path: Path) -> dict[str, Any]:
     content = files.json_value(path)
     if not isinstance(content, dict):
@@ -144,11 +159,6 @@ def _keys(path: Path) -> Collection[str]:
     if not isinstance(content, list | dict):
         raise TpoError(f"{path}: not a JSON list of VIDEO_QUESTION")
     return set(content)
-
-
-def _unknown(truths: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    known = {f"{video}_{question}" for video, note in truths.items() for question in note["location"]}
-    return [key for key in given if key not in known]
 
 
 SCORER = Scorer(

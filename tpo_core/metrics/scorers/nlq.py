@@ -63,6 +63,9 @@ def _truths(path: Path, strict: bool) -> dict[Key, Any]:
                             truths[(clip["clip_uid"], note["annotation_uid"], place)] = query
     except (KeyError, TypeError, AttributeError) as error:
         raise TpoError(f"{path}: not the annotations of NLQ ({error!r})") from None
+    for key, query in truths.items():
+        if submission.pair([query["clip_start_sec"], query.get("clip_end_sec")]) is None:
+            raise TpoError(f"{path}: {_name(key)} has no clip_start_sec and clip_end_sec in seconds")
     return truths
 
 
@@ -75,6 +78,8 @@ def _results(path: Path, strict: bool) -> list[dict[str, Any]]:
         raise TpoError(f"{path}: neither a list of results nor an object with results")
     for number, row in enumerate(rows):
         files.require(row, (*KEY, "predicted_times"), f"{path}: result {number}")
+        for name in KEY:
+            files.require_id(row[name], f"{path}: {name} of result {number}")
     return rows
 
 
@@ -137,7 +142,7 @@ def _strict(
         if key not in truths:
             raise TpoError(f"the official code stops here: {_name(key)} is no query of the truth")
         windows = _listed(row["predicted_times"])
-        if not windows or any(submission.pair(window) is None for window in windows):
+        if not windows or not isinstance(windows, list) or any(submission.pair(window) is None for window in windows):
             raise TpoError(f"the official code stops at {_name(key)}: predicted_times must be [[start, end], ...]")
         truth = (truths[key]["clip_start_sec"], truths[key]["clip_end_sec"])
         found.append((key, ranked.overlaps([window[:2] for window in windows], truth)))

@@ -39,6 +39,8 @@ def score(
 ) -> Report:
     """Both tasks, as far as the submission has them."""
     truth_rows = files.json_lines(ground_truth, "qid")
+    for row in truth_rows:
+        files.require_id(row["qid"], f"{ground_truth}: qid")
     given = [_processed(row, clip_round, nms) for row in submission.rows(predictions)]
     looked_at = given[:1] if strict_official else given  # the official code looks at the first row only
     rejections = Rejections()
@@ -77,7 +79,7 @@ def _processed(row: dict[str, Any], clip_round: bool, nms: float | None) -> dict
     listed = row.get("pred_relevant_windows")
     if not listed or not isinstance(listed, list) or any(submission.pair(window) is None for window in listed):
         return row
-    if any(len(window) != 3 or not isinstance(window[2], int | float) for window in listed):
+    if any(len(window) != 3 or not submission.is_number(window[2]) for window in listed):
         return row
     if clip_round:
         cut = window_processing.within(np.array(listed), 0, LONGEST_S)
@@ -163,7 +165,7 @@ def _highlights(
             truths[row["qid"]] = highlights.truth_scores(
                 row["duration"], row["relevant_clip_ids"], row["saliency_scores"]
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise TpoError(f"{where}: {error}") from None
     if strict:
         submission.must_agree(truths.keys(), given, implementation)

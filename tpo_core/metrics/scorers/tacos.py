@@ -98,8 +98,13 @@ def _truths(path: Path) -> dict[Any, Any]:
 def _of_video(path: Path, video: str, note: Any) -> list[tuple[float, float]]:
     """Frames over fps, cut to the video; as in 2D-TAN a span that does not start before its end is dropped."""
     files.require(note, ("timestamps", "fps", "num_frames"), f"{path}: {video}")
-    fps, duration_s = note["fps"], note["num_frames"] / note["fps"]
-    return [(max(a / fps, 0), min(b / fps, duration_s)) for a, b in note["timestamps"] if a < b]
+    fps, n_frames = note["fps"], note["num_frames"]
+    if not submission.is_number(fps) or not submission.is_number(n_frames) or not fps > 0:
+        raise TpoError(f"{path}: {video} has fps {fps!r} and num_frames {n_frames!r}; they must be above 0")
+    pairs = [submission.pair(span) for span in files.require_list(note["timestamps"], f"{path}: timestamps of {video}")]
+    if None in pairs:
+        raise TpoError(f"{path}: timestamps of {video} must be [[first, last], ...]")
+    return [(max(span[0] / fps, 0), min(span[1] / fps, n_frames / fps)) for span in pairs if span and span[0] < span[1]]
 
 
 def _given(path: Path, keys: list[Any]) -> dict[Any, Any]:

@@ -87,7 +87,7 @@ def _flat(path: Path) -> list[dict[str, Any]]:
             found.append(row)
             continue
         about = {name: value for name, value in row.items() if name != "questions"}
-        for question in row["questions"]:
+        for question in files.require_list(row["questions"], f"{path}: questions of video {place}"):
             files.require(question, (), f"{path}: a question of video {place}")
             found.append(about | question | {"of_video": place})
     for place, row in enumerate(found):
