@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipelines.checks import check_sources
+from pipelines.checks import check_datasets, check_phases, check_sources
 from pipelines.cluster import on_cluster
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.media_store import MediaStore
@@ -64,6 +64,7 @@ class Chain:
 
     def train(self, ref: PhaseRef, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """One phase, from the weights of step `last` (None: the base model)."""
+        check_phases(self.recipe, ctx.inputs["preprocess"].uri)
         return run_phase(
             self.recipe,
             ref.stage_name,
@@ -95,6 +96,8 @@ class Chain:
         """The model of step `last`, or the base model before TPO when None; the parts run side by side."""
         model = self.recipe.model.base if last is None else self.model_of(ctx.inputs[last])
         shards = ctx.inputs["preprocess"].uri
+        if last is None:  # of the steps that read the data, the first
+            check_phases(self.recipe, shards)
         wanted = [part for part in self.recipe.evaluation.parts if part in ShardSet.open(shards).parts]
         jobs = [partial(evaluate_part, self.recipe, model, shards, part, ctx.output) for part in wanted]
         results = on_cluster(jobs, self.recipe.train, self.echo)
@@ -166,6 +169,7 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     Raises TpoError when there is no such base model, reader or reader's option, or no source to evaluate on.
     """
     check_sources(recipe)
+    check_datasets(recipe)
     chain = Chain(recipe, publisher, echo)
     data = identity(recipe.data)
     steps: list[Step] = []

@@ -1,9 +1,15 @@
-"""check_sources(recipe), check_roots(data): mistakes about data that a recipe's schema cannot see, before any work."""
+"""check_sources(recipe), check_roots(data), ...: mistakes that a recipe's schema cannot see, before any work."""
 
-from tpo_core.config.schema import DataConfig, Recipe
+from tpo_core.config.names import nearest
+from tpo_core.config.schema import DataConfig, Recipe, SourceConfig
 from tpo_core.data.readers import reader_of
+from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
+from tpo_core.models.backbones.registry import base_groups
+from tpo_core.storage.local import to_path
 from tpo_core.storage.uri import exists, is_local, join
+from tpo_core.train.build import PART
+from tpo_core.train.stages import phases_of, plan_phase
 
 
 def check_sources(recipe: Recipe) -> None:
@@ -39,3 +45,57 @@ def check_roots(data: DataConfig) -> None:
             raise TpoError(
                 f"source {source.name!r}: there is no {place}: check data.root and data.sources.{source.name}.root"
             )
+
+
+def check_datasets(recipe: Recipe) -> None:
+    """Data sets that phases name; TpoError for the first that no source for training gives.
+
+    Records of the reader jsonl name their data sets themselves: with such a source, only the shards tell.
+    """
+    given = [dataset_of(source) for source in recipe.data.sources if source.part == PART]
+    if None in given:
+        return
+    for ref in phases_of(recipe):
+        for name in ref.phase.datasets:
+            if name not in given:
+                raise TpoError(
+                    f"phase {ref.name}: datasets holds {name!r}, which no source of part {PART} gives;"
+                    f" {nearest(name, dict.fromkeys(map(str, given)))}"
+                )
+
+
+def dataset_of(source: SourceConfig) -> str | None:
+    """The data set that samples of a source name, as far as the recipe tells."""
+    reader = reader_of(source)
+    if reader.name == "jsonl":
+        return None
+    options = reader.complete(source.options)
+    return options.get("dataset", reader.name)
+
+
+def check_groups(recipe: Recipe) -> None:
+    """Learning rates against the parameters that the base model has; TpoError for the first that trains nothing.
+
+    Groups of heads are the recipe's own matter. A base on a remote storage is not fetched for this: there the phase
+    itself tells.
+    """
+    base = recipe.model.base
+    if not is_local(base) or not to_path(base).is_dir():
+        return
+    held = base_groups(str(to_path(base)), recipe.model)
+    for ref in phases_of(recipe):
+        for group in ref.stage.lr:
+            if group in ("lora", "vision_encoder", "connector") and group not in held:
+                raise TpoError(
+                    f"stages.{ref.stage_name}.lr.{group} is set but {base} has no such parameters (it has"
+                    f" {', '.join(sorted(held))}): set it to null"
+                )
+
+
+def check_phases(recipe: Recipe, shards_uri: str) -> None:
+    """All phases against the samples that there are, so that the last one's mistake is told before the first one runs.
+    TpoError for a data set or a kind of a mixture without samples."""
+    shards = ShardSet.open(shards_uri)
+    for ref in phases_of(recipe):
+        counts = shards.counts(PART, ref.phase.datasets)
+        plan_phase(ref.stage, ref.phase, counts=counts, world=recipe.train.least_workers)

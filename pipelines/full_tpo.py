@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.chain import build_chain
-from pipelines.checks import check_roots
+from pipelines.checks import check_groups, check_phases, check_roots
 from pipelines.cluster import connect
 from pipelines.report import print_report
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES
@@ -49,8 +49,12 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
     steps = build_chain(recipe, Publisher(recipe, work), echo)
     window = {"from_step": args.from_step, "until_step": args.until_step}
     select(steps, **window)  # a mistyped step is refused before a cluster is touched
+    check_groups(recipe)
     # Roots are looked at only if they will be read: of data preprocessed once, nothing but the shards need be left.
-    if "preprocess" not in run_steps(steps, work, dry_run=True, until_step="preprocess", echo=lambda line: None):
+    there = run_steps(steps, work, dry_run=True, until_step="preprocess", echo=lambda line: None)
+    if "preprocess" in there:
+        check_phases(recipe, there["preprocess"].uri)
+    else:
         check_roots(recipe.data)
     if args.dry_run:
         for step in steps:

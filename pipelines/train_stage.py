@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
+from pipelines.checks import check_groups
 from pipelines.cluster import connect
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES
 from tpo_core.config.load import load_recipe
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> int:
     args = parse(argv)
     recipe = load_recipe(args.recipe, args.overrides)
     ref = find_phase(recipe, args.stage, args.phase)
+    check_groups(recipe)
     asked = {
         "stage": {ref.stage_name: identity(ref.stage) | {"phases": [identity(ref.phase)]}},
         "model": identity(recipe.model),

@@ -183,6 +183,17 @@ class TrainConfig(Config):
         """What training takes where there is room."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
+    @model_validator(mode="after")
+    def _devices_can_be_had(self) -> "TrainConfig":
+        gpus = self.gpus_per_worker
+        if 0 < gpus < 1 and self.most_workers > 1:
+            raise ValueError(
+                f"gpus_per_worker {gpus:g} would let workers share a GPU, which NCCL refuses: set 1, or workers 1"
+            )
+        if gpus > 1:
+            raise ValueError(f"gpus_per_worker {gpus:g} leaves GPUs idle: a worker uses one, so set 1 and more workers")
+        return self
+
     @field_validator("profile_steps")
     @classmethod
     def _profile_in_order(cls, steps: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -291,10 +302,18 @@ class Recipe(Config):
             for phase in stage.phases:
                 for kind, size in phase.sizes.items():
                     self._require_fit(f"stages.{name}.phases.{phase.name}.micro_batch_size {size} (of {kind})", size)
+        self._require_traced_steps()
         losses = [f"loss/{name}" for stage in self.stages.values() for name in stage.loss_weights]
         kinds = [f"kind/{kind}" for stage in self.stages.values() for phase in stage.phases for kind in phase.mixture]
         require_known("train.best_metric", [self.train.best_metric], dict.fromkeys(["total", *losses, *kinds]))
         return self
+
+    def _require_traced_steps(self) -> None:
+        """Epochs become steps when the samples have been counted."""
+        traced, steps = self.train.profile_steps, [p.steps for stage in self.stages.values() for p in stage.phases]
+        longest = max((each for each in steps if each is not None), default=0)
+        if traced is not None and None not in steps and traced[0] > longest:
+            raise ValueError(f"train.profile_steps begins at {traced[0]} but the longest phase has {longest} steps")
 
     def _require_fit(self, what: str, size: int) -> None:
         """A fixed number of workers shares a micro-batch evenly; of a varying one, each gets a sample at least."""

@@ -1,5 +1,6 @@
 """The chain as a graph: what reads what, what runs again after a change, and how a user's mistake ends."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 from pipelines.chain import Chain, build_chain
 from pipelines.full_tpo import run_chain
 from tpo_core.config.load import load_recipe
+from tpo_core.data.sample import SCHEMA_VERSION
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import fingerprints
@@ -216,8 +218,16 @@ def test_data_that_is_gone_counts_as_what_it_was(tmp_path):
     assert again.identity == preprocessed.identity
 
 
+def some_of_each_kind(ctx):
+    """Stands for preprocessing."""
+    counts = {"train": {kind: {"refcoco": 9} for kind in ("region", "temporal", "mask", "chat")}}
+    manifest = {"schema_version": SCHEMA_VERSION, "files": {}, "counts": counts}
+    (ctx.output / "manifest.json").write_text(json.dumps(manifest))
+    return {}
+
+
 def test_data_that_was_preprocessed_may_be_gone(tmp_path):
     gone = "data.root=/none/here"
     preprocessed = next(step for step in steps_of(gone) if step.name == "preprocess")
-    run_steps([replace(preprocessed, fn=lambda ctx: {})], str(tmp_path), echo=lambda line: None)
+    run_steps([replace(preprocessed, fn=some_of_each_kind)], str(tmp_path), echo=lambda line: None)
     assert run_chain(["--recipe", "quickstart", f"work_uri={tmp_path}", gone, "--dry-run"], doc=None) == 0

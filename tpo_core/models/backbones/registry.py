@@ -1,5 +1,7 @@
 """Which adapter wraps a base model."""
 
+import torch
+
 from tpo_core.config.schema import ModelConfig
 from tpo_core.models.backbones.base import Backbone, read_config
 from tpo_core.models.backbones.generic import Generic
@@ -19,3 +21,15 @@ def load_backbone(path: str, config: ModelConfig, *, weights: bool) -> Backbone:
         kind = read_config(path).model_type
         chosen = BACKBONES.get(kind, Generic)
     return chosen.load(path, config, weights=weights)
+
+
+def base_groups(path: str, config: ModelConfig) -> set[str]:
+    """The parameter groups of the base model of a directory with its adapters; reads and makes no weights.
+
+    Raises TpoError for a base that does not fit.
+    """
+    with torch.device("meta"):
+        backbone = load_backbone(path, config, weights=False)
+        backbone.add_lora(config.lora)
+    found = {backbone.group_of(name) for name, _ in backbone.vlm.named_parameters()}
+    return {group for group in found if group is not None}
