@@ -206,6 +206,10 @@ class Zero3(Zero):
 
     def _spread(self) -> None:
         self.zero.empty_partition_cache()
+        for _, param in trained(self.model):
+            flat, start, _, length = self._piece(param)
+            part: Any = param
+            part.ds_tensor.narrow(0, 0, length).copy_(flat.narrow(0, start, length))  # the same memory but at first
         small = self.zero.persistent_parameters
         if small:
             small[0].all_gather(small)
