@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,8 +36,8 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def faults():
-    """What the S3 server before the bucket does; nothing, until a test wants it."""
-    return Faults(0)
+    """What the S3 server does to one request in ten: an error, or a connection that breaks off."""
+    return Faults(0, errors=0.07, resets=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,12 @@ def calm(tmp_path_factory):
     return root
 
 
-def saboteur(deed):
-    """Run beside the training; what it raises fails the test."""
-    thread = threading.Thread(target=deed, daemon=True)
-    thread.start()
-    return thread
+def train_and(deed, *arguments, **settings):
+    """Trains, and does a deed meanwhile: in this thread, since a cluster takes nodes from the main one only."""
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train, *arguments, **settings)
+        deed()
+        return training.result()
 
 
 def weights(output):
@@ -114,7 +115,7 @@ def assert_same(output, folder, calm):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_workers_killed_at_any_moment_while_s3_fails(cluster, proxied_bucket, faults, folder, tmp_path, calm, seed):
     draw = random.Random(seed)
-    deeds = [(draw.randrange(1, STEPS - 1), draw.randrange(2), draw.random()) for _ in range(2)]
+    deeds = [(draw.randrange(1, STEPS - 3), draw.randrange(2), draw.random()) for _ in range(2)]
     gone = []
 
     def deed():
@@ -123,11 +124,8 @@ def test_workers_killed_at_any_moment_while_s3_fails(cluster, proxied_bucket, fa
             time.sleep(delay)
             kill(gone[-1])
 
-    faults._shares.update(error=0.1, reset=0.05)
-    thread = saboteur(deed)
-    train(tmp_path / "out", Script(folder, pause_s=0.4), workers=2, checkpoint_uri=f"{proxied_bucket}/{seed}")
-    faults._shares.update(error=0.0, reset=0.0)
-    thread.join(victims.DEADLINE_S)
+    script = Script(folder, pause_s=0.4)
+    train_and(deed, tmp_path / "out", script, workers=2, checkpoint_uri=f"{proxied_bucket}/{seed}")
     assert len(gone) == 2
     assert faults.counts["error"] > 0
     assert_same(tmp_path / "out", folder, calm)
@@ -150,12 +148,9 @@ def drain(cluster, folder):
 def test_workers_that_are_asked_to_stop_cost_no_failure(cluster, folder, tmp_path, calm, way):
     lines = []
     ways = {"signal": lambda: os.kill(pid_at(folder, 6, 1), signal.SIGTERM), "drain": lambda: drain(cluster, folder)}
-    thread = saboteur(ways[way])
-    train(
-        tmp_path / "out", Script(folder, pause_s=2.0 if way == "drain" else 0.2), workers=2, max_failures=0,
-        checkpoint_every_steps=100, log_every_steps=3, echo=lines.append,
-    )  # fmt: skip
-    thread.join(victims.DEADLINE_S)
+    script = Script(folder, pause_s=2.0 if way == "drain" else 0.2)
+    rare = {"max_failures": 0, "checkpoint_every_steps": 100}
+    train_and(ways[way], tmp_path / "out", script, workers=2, echo=lines.append, **rare)
     assert_same(tmp_path / "out", folder, calm)
     [stopped] = [line for line in lines if "asked to stop: saved and left at step" in line]
     step = stopped.split()[-1]
@@ -176,8 +171,7 @@ def test_a_rank_that_hangs_is_ended_and_tells_where_it_was(cluster, folder, tmp_
 def test_a_disk_that_is_full_for_a_while_and_one_that_stays_full(cluster, folder, tmp_path, calm):
     lines = []
     script = Script(folder, full_at=(4,))
-    saboteur(lambda: kill(pid_at(folder, 6, 0)))
-    train(tmp_path / "out", script, workers=2, echo=lines.append)
+    train_and(lambda: kill(pid_at(folder, 6, 0)), tmp_path / "out", script, workers=2, echo=lines.append)
     assert_same(tmp_path / "out", folder, calm)
     assert any("the checkpoint of step 4 failed (disk full" in line for line in lines)
     with pytest.raises(TpoError, match=r"^disk full while writing .*: free some space, then run again$"):
@@ -225,11 +219,9 @@ def test_a_lost_node_is_done_without_and_taken_back(cluster, proxied_bucket, fol
         victims.until(lambda: any(row["world"] == 1 and row["step"] == 8 for row in notes(script.folder)))
         add_node(cluster, tmp_path / "new")
 
-    saboteur(deed)
-    result = train(
-        tmp_path / "out", script, exchange=f"{proxied_bucket}/lost", workers=[1, 2], cpus_per_worker=1,
-        resize_interval_s=2, echo=lines.append,
-    )  # fmt: skip
+    elastic = {"workers": [1, 2], "cpus_per_worker": 1, "resize_interval_s": 2}
+    exchange = f"{proxied_bucket}/lost"
+    result = train_and(deed, tmp_path / "out", script, exchange=exchange, echo=lines.append, **elastic)
     seen = notes(script.folder)
     assert [row["world"] for row in (seen[0], seen[-1])] == [2, 2]
     assert {row["world"] for row in seen} == {1, 2}
