@@ -76,7 +76,7 @@ class Chain:
             resume=True,  # whatever is there is of this fingerprint; on a new node, only the checkpoints are
             run_id=ctx.fingerprint[:12],
             exchange=self.exchange(ref.name, ctx.fingerprint),
-            echo=self.echo,
+            echo=lambda line: self.echo(f"{line}  | {ctx.position()}"),
         )
 
     def model_of(self, phase: Artifact) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tpo_core.execution.artifact import RECORD, Artifact
 from tpo_core.execution.fingerprint import canonical, differences
 from tpo_core.execution.lease import Lease
 from tpo_core.execution.messages import ago, one_line
+from tpo_core.execution.position import Position
 from tpo_core.execution.provenance import describe_process, utc_now
 from tpo_core.execution.steps import Step, StepContext, fingerprints, select
 from tpo_core.storage import local
@@ -50,16 +52,19 @@ def run_steps(
 ) -> dict[str, Artifact]:
     """Run what is not finished yet, in order, and return the artifacts by step name.
 
-    Prints RUN, RESUME or SKIP with the reason for each step, DONE with its duration, or FAIL. Steps before `from_step`
+    Prints RUN, RESUME or SKIP with the reason for each step, DONE with its duration, or FAIL; and where the chain
+    stands, with an estimate from earlier runs in the same work folder. Steps before `from_step`
     are only looked up, steps after `until_step` left alone. `dry_run` prints and touches nothing; it returns what is
     there. TpoError for an unknown step, a missing input, an output that a live process is making, a full disk; what a
     step raises is passed on, and its partial output stays, so that the same call resumes it.
     """
     prints = fingerprints(steps)
     looked_up, to_run = select(steps, from_step, until_step)
+    jobs = {step.name: _place(step, prints, work_uri) for step in [*looked_up, *to_run]}
+    position = _position([jobs[step.name] for step in to_run], work_uri)
     artifacts: dict[str, Artifact] = {}
     for step in [*looked_up, *to_run]:
-        job = _place(step, prints, work_uri)
+        job = jobs[step.name]
         if is_committed(job.uri):
             artifacts[step.name] = _skip(job, echo)
         elif step in looked_up:
@@ -67,8 +72,24 @@ def run_steps(
         elif dry_run:
             echo(job.line(*_why(job, work_uri)))
         else:
-            artifacts[step.name] = _make(job, work_uri, {name: artifacts[name] for name in step.inputs}, echo)
+            inputs = {name: artifacts[name] for name in step.inputs}
+            artifacts[step.name] = _make(job, work_uri, inputs, position, echo)
     return artifacts
+
+
+def _position(jobs: list[_Job], work_uri: str) -> Position:
+    """Of a launch that is to run what of these steps has no result."""
+    missing = [job.step.name for job in jobs if not is_committed(job.uri)]
+    took_s = {name: _took_s(uris.join(work_uri, name)) for name in missing}
+    return Position(
+        [job.step.name for job in jobs], missing, {name: each for name, each in took_s.items() if each is not None}
+    )
+
+
+def _took_s(folder: str) -> float | None:
+    """How long a step took when it last ran from its beginning to its end."""
+    last = newest(folder, lambda artifact: not artifact.provenance["resumed"])
+    return None if last is None else last.provenance["seconds"]
 
 
 def _place(step: Step, prints: dict[str, str], work_uri: str) -> _Job:
@@ -107,30 +128,38 @@ def _why(job: _Job, work_uri: str) -> tuple[str, str]:
     return "RUN", ", ".join(changes[:SHOWN]) + more
 
 
-def newest(folder: str) -> Artifact | None:
-    """The artifact of a step that finished last."""
+def newest(folder: str, wanted: Callable[[Artifact], bool] = lambda artifact: True) -> Artifact | None:
+    """The artifact of a step that finished last, of those that are wanted."""
     found = [uris.join(folder, name) for name in uris.list_names(folder) if "." not in name]
-    artifacts = [Artifact.load(uri) for uri in found if is_committed(uri)]
+    artifacts = [artifact for uri in found if is_committed(uri) and wanted(artifact := Artifact.load(uri))]
     return max(artifacts, key=lambda artifact: artifact.provenance["finished_at"]) if artifacts else None
 
 
-def _make(job: _Job, work_uri: str, inputs: dict[str, Artifact], echo: Callable[[str], None]) -> Artifact:
+def _make(
+    job: _Job, work_uri: str, inputs: dict[str, Artifact], position: Position, echo: Callable[[str], None]
+) -> Artifact:
     with Lease(f"{job.uri}.lease", echo=lambda text: echo(job.line("LEASE", text))) as lease:
         if is_committed(job.uri):  # another process finished it while we came to the lease
             return _skip(job, echo)
         verb, reason = _why(job, work_uri)
-        echo(job.line(verb, reason))
+        echo(job.line(verb, f"{reason}  {position.before(job.step.name)}"))
         started, began_s = utc_now(), time.monotonic()
         try:
             with local.disk_full_told(job.staging):
                 job.staging.mkdir(parents=True, exist_ok=True)
-                resumed = verb == "RESUME"
-                result = job.step.fn(StepContext(job.staging, inputs, resumed=resumed, fingerprint=job.fingerprint))
+                context = StepContext(
+                    job.staging,
+                    inputs,
+                    resumed=verb == "RESUME",
+                    fingerprint=job.fingerprint,
+                    position=partial(position.within, job.step.name),
+                )
+                result = job.step.fn(context)
             artifact = _finish(job, result, started, time.monotonic() - began_s, verb == "RESUME", lease)
         except BaseException as error:
             echo(job.line("FAIL", f"after {time.monotonic() - began_s:.1f} s: {one_line(error)}"))
             raise
-        echo(job.line("DONE", f"in {time.monotonic() - began_s:.1f} s"))
+        echo(job.line("DONE", f"in {time.monotonic() - began_s:.1f} s  {position.after(job.step.name)}"))
         return artifact
 
 

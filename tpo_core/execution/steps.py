@@ -18,12 +18,14 @@ class StepContext:
 
     `output` is the local folder to write to; it is kept when the step fails, and `resumed` says that an earlier try
     left something in it. `inputs` holds the artifacts of the input steps by name. `fingerprint`: of what is made.
+    `position` says where the chain stands, for a line of a step that takes long.
     """
 
     output: Path
     inputs: dict[str, Artifact]
     resumed: bool
     fingerprint: str
+    position: Callable[[], str]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Chain:
         self.version = 1
         self.breaks: BaseException | None = None
         self.resumed: list[bool] = []
+        self.stood: list[str] = []
 
     def steps(self) -> list[Step]:
         return [
@@ -36,6 +37,7 @@ class Chain:
     def total(self, ctx) -> dict:
         self.calls.append("total")
         self.resumed.append(ctx.resumed)
+        self.stood.append(ctx.position())
         half = ctx.output / "half.txt"
         done = half.read_text() if half.exists() else "fresh"
         half.write_text("half")
@@ -45,7 +47,7 @@ class Chain:
         return {"sum": self.scale * sum(map(int, values)), "found": done}
 
     def run(self, **options) -> dict[str, Artifact]:
-        self.calls, self.lines = [], []
+        self.calls, self.lines, self.stood = [], [], []
         return run_steps(self.steps(), self.work, echo=self.lines.append, **options)
 
     def verbs(self) -> list[str]:

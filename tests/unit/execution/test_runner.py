@@ -27,10 +27,36 @@ def test_a_chain_runs_once_and_is_skipped_afterwards(chain):
 def test_lines_say_name_fingerprint_and_reason(chain):
     made = chain.run()
     short = made["numbers"].fingerprint[:12]
-    assert re.fullmatch(rf"RUN     numbers +{short}  no earlier result", chain.lines[0])
-    assert re.fullmatch(rf"DONE    numbers +{short}  in \d+\.\d s", chain.lines[1])
+    assert re.fullmatch(rf"RUN     numbers +{short}  no earlier result  \[\.{{10}}\] 1/2  0:00 so far", chain.lines[0])
+    assert re.fullmatch(rf"DONE    numbers +{short}  in \d+\.\d s  \[#####\.....\] 1/2  0:00 so far", chain.lines[1])
     chain.run()
     assert re.fullmatch(rf"SKIP    numbers +{short}  finished \d s ago", chain.lines[0])
+
+
+def test_lines_say_where_the_chain_stands_and_estimate_by_earlier_runs(chain):
+    chain.run()
+    for record in Path(chain.work).glob("*/*/artifact.json"):
+        content = json.loads(record.read_text())
+        content["provenance"]["seconds"] = {"numbers": 90, "total": 600}[content["step"]]
+        record.write_text(json.dumps(content))
+    chain.upto = 4
+    chain.run()
+    assert chain.lines[0].endswith("[..........] 1/2  0:00 so far, about 11:30 to go")
+    assert chain.lines[1].endswith("[#####.....] 1/2  0:00 so far, about 10:00 to go")
+    assert chain.lines[2].endswith("[#####.....] 2/2  0:00 so far, about 10:00 to go")
+    assert chain.lines[3].endswith("[##########] 2/2  0:00 so far")
+    assert chain.stood == ["[#####.....] 2/2  0:00 so far"]  # what is to go after it
+
+
+def test_what_was_resumed_estimates_nothing(chain):
+    chain.breaks = RuntimeError("no luck")
+    with pytest.raises(RuntimeError):
+        chain.run()
+    chain.breaks = None
+    chain.run()
+    chain.scale = 2.0
+    chain.run()
+    assert "to go" not in chain.lines[1]
 
 
 def test_layout_and_record(chain):
@@ -52,8 +78,8 @@ def test_a_changed_field_is_named_and_runs_what_depends_on_it(chain):
     chain.run()
     chain.upto = 4
     made = chain.run()
-    assert chain.lines[0].endswith("  data.upto 3 -> 4")
-    assert chain.lines[2].endswith("  upstream numbers changed")
+    assert "  data.upto 3 -> 4  [" in chain.lines[0]
+    assert "  upstream numbers changed  [" in chain.lines[2]
     assert made["total"].result["sum"] == 6.0
     chain.upto = 3
     chain.run()
@@ -65,14 +91,14 @@ def test_only_the_changed_end_of_a_chain_runs(chain):
     chain.scale = 2.0
     chain.run()
     assert chain.verbs() == ["SKIP", "RUN", "DONE"]
-    assert chain.lines[1].endswith("scale 1.0 -> 2.0")
+    assert "  scale 1.0 -> 2.0  [" in chain.lines[1]
 
 
 def test_a_new_code_version_runs_again(chain):
     chain.run()
     chain.version = 2
     chain.run()
-    assert chain.lines[0].endswith("code version 1 -> 2")
+    assert "  code version 1 -> 2  [" in chain.lines[0]
 
 
 def test_many_changes_are_cut_short(tmp_path):
@@ -80,7 +106,7 @@ def test_many_changes_are_cut_short(tmp_path):
     for value in (1, 2):
         step = Step("wide", lambda _: {}, {name: value for name in "abcde"})
         run_steps([step], str(tmp_path), echo=lines.append)
-    assert lines[2].endswith("a 1 -> 2, b 1 -> 2, c 1 -> 2, 2 more")
+    assert "  a 1 -> 2, b 1 -> 2, c 1 -> 2, 2 more  [" in lines[2]
 
 
 def test_added_and_removed_inputs_are_named(tmp_path):
@@ -88,7 +114,7 @@ def test_added_and_removed_inputs_are_named(tmp_path):
     a, b = Step("a", lambda _: {}, {}), Step("b", lambda _: {}, {})
     for inputs in (("a",), ("b",)):
         run_steps([a, b, Step("c", lambda _: {}, {}, inputs)], str(tmp_path), echo=lines.append)
-    assert any(line.endswith("upstream a removed, upstream b added") for line in lines)
+    assert any("  upstream a removed, upstream b added  [" in line for line in lines)
 
 
 def test_a_failed_step_is_told_once_kept_and_resumed(chain):

@@ -218,6 +218,20 @@ def test_data_that_is_gone_counts_as_what_it_was(tmp_path):
     assert again.identity == preprocessed.identity
 
 
+def test_the_lines_of_a_phase_say_where_the_chain_stands(tmp_path, monkeypatch):
+    def phase(*about, echo, **more):
+        echo("task_assignment  [###.......] 24/80")
+        return {}
+
+    monkeypatch.setattr("pipelines.chain.run_phase", phase)
+    lines = []
+    recipe = load_recipe("quickstart", [f"work_uri={tmp_path}"])
+    steps = {step.name: step for step in build_chain(recipe, Publisher(recipe, str(tmp_path)), lines.append)}
+    data = [replace(steps[name], fn=some_of_each_kind) for name in ("render", "preprocess")]
+    run_steps([*data, steps["task_assignment"]], str(tmp_path), echo=lambda line: None)
+    assert lines == ["task_assignment  [###.......] 24/80  | [######....] 3/3  0:00 so far"]
+
+
 def some_of_each_kind(ctx):
     """Stands for preprocessing."""
     counts = {"train": {kind: {"refcoco": 9} for kind in ("region", "temporal", "mask", "chat")}}
