@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -208,7 +209,7 @@ def test_a_lost_node_is_done_without_and_taken_back(cluster, proxied_bucket, fol
     undisturbed(0, 1, tmp_path / "calm", Script(folder, pause_s=0, dropout=0.0))
     expected = final_ids(folder)
     (tmp_path / "lost").mkdir()
-    script = Script(tmp_path / "lost", dropout=0.0, waits_at=8, for_world=2)
+    script = Script(tmp_path / "lost", dropout=0.0, waits={2: 2, 8: 2})
     lines, gone = [], []
 
     def deed():
@@ -223,8 +224,8 @@ def test_a_lost_node_is_done_without_and_taken_back(cluster, proxied_bucket, fol
     exchange = f"{proxied_bucket}/lost"
     result = train_and(deed, tmp_path / "out", script, exchange=exchange, echo=lines.append, **elastic)
     seen = notes(script.folder)
-    assert [row["world"] for row in (seen[0], seen[-1])] == [2, 2]
-    assert {row["world"] for row in seen} == {1, 2}
+    worlds = [world for world, _ in groupby(row["world"] for row in seen)]
+    assert worlds[-3:] == [2, 1, 2]  # before that, Ray may not yet know both nodes
     assert {row["scratch"] for row in seen} == {*gone, *cluster.scratch}
     assert final_ids(script.folder) == expected
     assert result["steps"] == 12

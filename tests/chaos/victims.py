@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ class Script:
     """What happens in a run. folder: where every rank notes each step that it begins, a file a process.
 
     pause_s: length of a step. hangs_at: the last rank stands still there, once. full_at: steps whose first checkpoint
-    meets a full disk. waits_at, for_world: at that step, ranks wait to be replaced by a group of that size.
+    meets a full disk. waits: by step, the size of the group by which ranks of another one wait to be replaced there.
     """
 
     folder: Path
@@ -38,8 +38,7 @@ class Script:
     dropout: float = 0.3
     hangs_at: int | None = None
     full_at: tuple[int, ...] = ()
-    waits_at: int | None = None
-    for_world: int | None = None
+    waits: Mapping[int, int] = field(default_factory=dict)
 
     def build(self, job: PhaseJob, strategy: Strategy) -> tuple[StubModel, StubBatches]:
         model, batches = build_stub(job, strategy)
@@ -53,7 +52,7 @@ class Script:
             time.sleep(self.pause_s)
             if number == self.hangs_at and strategy.rank == strategy.world - 1:
                 self.stand_still_once()
-            if number == self.waits_at and strategy.world != self.for_world:
+            if strategy.world != self.waits.get(number, strategy.world):
                 time.sleep(DEADLINE_S)
             return iter(made)
 
