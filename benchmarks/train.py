@@ -49,7 +49,7 @@ def by_ray(setting: Setting) -> Setting:
     job = setting.job()
     run_phase(
         job.recipe, setting.stage, job.phase, shards_uri="none", init_uri=setting.base, output=job.output,
-        open_tracker=lambda output: setting.sink(), resume=False, echo=lambda line: None, build=partial(build, setting),
+        open_tracker=setting.sink, resume=False, echo=lambda line: None, build=partial(build, setting),
     )  # fmt: skip
     return setting
 

@@ -40,8 +40,8 @@ class PhaseSink:
     fingerprint: str
     pipeline: tuple[str, str]
 
-    def __call__(self, output: Path | None = None, **how: Any) -> MlflowTracker:
-        """output: of the phase, not needed to find its run; how: further arguments of MlflowTracker."""
+    def __call__(self, **how: Any) -> MlflowTracker:
+        """how: further arguments of MlflowTracker."""
         return MlflowTracker(
             self.uri,
             self.experiment,

@@ -64,7 +64,7 @@ def run_phase(
     shards_uri: str,
     init_uri: str,
     output: Path,
-    open_tracker: Callable[[Path], MetricSink] | None,
+    open_tracker: Callable[[], MetricSink] | None,
     resume: bool,
     run_id: str = "run",
     exchange: str | None = None,
@@ -77,10 +77,9 @@ def run_phase(
     output: a folder that driver and workers share, unless `exchange` is a remote URI: then each machine works in its
     scratch folder, and `output`, of the driver, gets the result at the end; what is below `exchange` is to be deleted
     when the result has been committed. It gets model/ (the weights to hand on), history.jsonl (one row per
-    logged step, loop.make_row), notes.txt and phase.json; ray/ while the phase runs, and checkpoints/,
+    logged step, rows.make_row), notes.txt and phase.json; ray/ while the phase runs, and checkpoints/,
     unless train.checkpoint_uri names another place for them; those to be kept for good stay.
-    open_tracker: called in the worker of rank 0 with its output folder, gives what takes the metrics of each logged
-    row; must be picklable.
+    open_tracker: called in the worker of rank 0, gives what takes the metrics of each logged row; must be picklable.
     resume: continue from the newest valid checkpoint under `output`, after a kill of any part of the run; False wipes
     what an earlier attempt left there. run_id: as of PhaseJob. echo: takes each line meant for a person.
 
@@ -109,7 +108,7 @@ def run_phase(
     job.output.mkdir(parents=True, exist_ok=True)
     if not job.summary.exists():
         if job.exchange is None or not is_delivered(job.exchange):
-            run(job, open_tracker or no_sink, build, echo)
+            run(job, open_tracker or NoSink, build, echo)
         if job.exchange is not None:
             collect(job.exchange, job.output, last=job.summary.name)
     shutil.rmtree(job.output / "ray", ignore_errors=True)
@@ -118,12 +117,7 @@ def run_phase(
     return json.loads(job.summary.read_text())
 
 
-def no_sink(output: Path) -> MetricSink:
-    """The history in `output` has it all."""
-    return NoSink()
-
-
-def run(job: PhaseJob, open_sink: Callable[[Path], MetricSink], build: Builder, echo: Callable[[str], None]) -> None:
+def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo: Callable[[str], None]) -> None:
     """Fit until the phase is finished; workers that were asked to stop are started again, as often as it takes."""
     config = job.recipe.train
     room = room_for(job, echo)
@@ -280,7 +274,7 @@ class Watched(Surroundings):
             keep(self.job.exchange, self.job.output)
 
 
-def train_worker(job: PhaseJob, open_sink: Callable[[Path], MetricSink], build: Builder, desk: Desk) -> bool:
+def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, desk: Desk) -> bool:
     """What each Ray Train worker runs; whether the phase is finished."""
     config, context = job.recipe.train, ray.train.get_context()
     if job.exchange is not None:
@@ -307,7 +301,7 @@ def train_worker(job: PhaseJob, open_sink: Callable[[Path], MetricSink], build: 
                 job,
                 build=build,
                 device=ray.train.torch.get_device(),
-                open_sink=lambda: Sinks([open_sink(job.output), PrometheusSink(job.name)]),
+                open_sink=lambda: Sinks([open_sink(), PrometheusSink(job.name)]),
                 report=report,
                 outside=Watched(job, watchdog),
             )

@@ -14,6 +14,7 @@ from tpo_core.train import ray_trainer
 from tpo_core.train.exchange import collect, is_delivered, output_here
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.recorder import read_history
+from tpo_core.train.sinks import NoSink
 
 
 class Desk:
@@ -41,7 +42,7 @@ def work(monkeypatch):
     desk = Desk()
 
     def run(job, build=build_stub):
-        ray_trainer.train_worker(job, ray_trainer.no_sink, build, desk)
+        ray_trainer.train_worker(job, NoSink, build, desk)
         return desk.lines
 
     return run

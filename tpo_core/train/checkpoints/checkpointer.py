@@ -91,7 +91,7 @@ class Checkpointer:
         return progress, lines
 
     def logged(self, row: Mapping[str, Any]) -> None:
-        """Take the losses of a logged row (loop.make_row): by them the best checkpoints are told."""
+        """Take the losses of a logged row (rows.make_row): by them the best checkpoints are told."""
         self.losses = {name: value for name, value in row.items() if is_loss(name)}
 
     def save(self, progress: Progress, *, wait: bool = False) -> None:
