@@ -70,7 +70,7 @@ class FullySharded(Strategy):
         for name, param in trained(self.model):
             param.copy_(self._piece(read(f"param/{name}"), param))
             if updates:
-                moments = {each: self._piece(read(f"{each}/{name}"), param) for each in MOMENTS}
+                moments = {each: self._piece(read(f"{each}/{name}"), param).clone() for each in MOMENTS}
                 self.optimizer.state[param] = {"step": torch.tensor(float(updates)), **moments}
         for name, buffer in kept_buffers(self.model):
             buffer.copy_(read(f"buffer/{name}"))

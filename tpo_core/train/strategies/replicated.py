@@ -58,7 +58,7 @@ class Replicated(Strategy):
         for name, param in trained(self.model):
             param.copy_(read(f"param/{name}"))
             if updates:
-                moments = {each: read(f"{each}/{name}").to(param) for each in MOMENTS}
+                moments = {each: read(f"{each}/{name}").to(param, copy=True) for each in MOMENTS}
                 self.optimizer.state[param] = {"step": torch.tensor(float(updates)), **moments}
         for name, buffer in kept_buffers(self.model):
             buffer.copy_(read(f"buffer/{name}"))

@@ -45,6 +45,18 @@ def test_a_parameter_without_a_gradient_counts_as_one_with_gradient_zero():
     assert (model.unused < 1).all()  # decayed, as under the strategies with flat partitions
 
 
+def test_a_state_that_was_taken_over_does_not_change_with_the_run():
+    strategy = Replicated()
+    model = prepared(strategy)
+    given = {
+        f"{part}/{name}": torch.ones(2) for part in ("param", "exp_avg", "exp_avg_sq") for name in ("used", "unused")
+    }
+    strategy.set_state(given.__getitem__, 3)
+    strategy.backward(model.used.sum(), last=True)
+    strategy.update(strategy.gradient_norm(), 1.0)
+    assert all(torch.equal(tensor, torch.ones(2)) for tensor in given.values())
+
+
 def test_clipping_scales_all_gradients_together_and_never_up():
     params = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     params[0].grad, params[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
