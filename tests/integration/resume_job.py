@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # an optimizer imports it: 1 s that each process would pay anew
 import torch.distributed as dist
 
 from tests.unit.train.stub import StubBatch, StubBatches, build_stub, stub_recipe
@@ -25,8 +24,8 @@ from tpo_core.storage import uri as uris
 from tpo_core.train.phase import PhaseJob, run_rank
 
 DEADLINE_S = 240.0
-PROCESSES = multiprocessing.get_context("forkserver")  # torch is imported once and not by each of them
-PROCESSES.set_forkserver_preload([__name__])
+PROCESSES = multiprocessing.get_context("forkserver")  # torch and DeepSpeed are imported once and not by each of them
+PROCESSES.set_forkserver_preload(["tests.integration.preloaded"])
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Setting:
 
     output: Path
     world: int = 1
+    strategy: str = "ddp"
     dropout: bool = True
     step_s: float = 0.0
     uri: str | None = None
@@ -54,7 +54,7 @@ class Setting:
 
     @property
     def job(self) -> PhaseJob:
-        recipe = stub_recipe(checkpoint_uri=self.uri)
+        recipe = stub_recipe(checkpoint_uri=self.uri, strategy=self.strategy)
         phase = recipe.stages["vision_task"].phases[0]
         return PhaseJob(
             recipe=recipe, stage_name="vision_task", phase=phase, shards_uri="", init_uri="", output=self.output
@@ -62,7 +62,7 @@ class Setting:
 
     def log(self, rank: int) -> Path:
         """The ids of the samples of each step that a rank was given, as JSON lines."""
-        return self.output / f"ids-{self.world}-{rank}.jsonl"
+        return self.output / f"ids-{self.strategy}-{self.world}-{rank}.jsonl"
 
 
 class Logged:

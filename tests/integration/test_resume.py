@@ -112,24 +112,55 @@ def test_one_of_two_ranks_killed_while_a_checkpoint_is_written(tmp_path, straigh
     require_same(setting, straight[2])
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (3, 2)])
-def test_resumed_at_another_worker_count(tmp_path, without_dropout, first, then):
-    setting = Setting(tmp_path / "out", world=first, dropout=False)
-    attempt(setting, Kill(function="write_bytes", call=4, after=True))  # step 8 is committed
-    other = elsewhere(setting, world=then)
-    setting.job.summary.unlink(missing_ok=True)
-    assert attempt(other)
-    assert "resuming at step 8" in setting.job.notes.read_text()
-    assert samples(setting, other) == samples(without_dropout)
-    for row, expected in zip(history(other), history(without_dropout), strict=True):
-        kept = [
-            name for name in expected if name in ("total", "grad_norm") or name.startswith(("loss/", "kind/", "lr/"))
-        ]
-        assert {name: row[name] for name in kept} == pytest.approx({name: expected[name] for name in kept}, rel=1e-5)
-    ours, theirs = last_state(other), last_state(without_dropout)
+def require_near(settings, other):
+    """The same samples, and losses, moments and weights that agree within rounding; `settings`: of each attempt."""
+    assert samples(*settings) == samples(other)
+    for row, expected in zip(history(settings[-1]), history(other), strict=True):
+        names = [n for n in expected if n in ("total", "grad_norm") or n.startswith(("loss/", "kind/", "lr/"))]
+        assert {n: row[n] for n in names} == pytest.approx({n: expected[n] for n in names}, rel=1e-5, abs=1e-5)
+    ours, theirs = last_state(settings[-1]), last_state(other)
+    assert ours.keys() == theirs.keys()
     for name in theirs:
         if not name.startswith("buffer/"):  # the stub counts its calls, of which each rank makes its own
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def killed_at_8(setting):
+    """An attempt that ends when the checkpoint of step 8 is committed."""
+    attempt(setting, Kill(function="write_bytes", call=4, after=True))
+    setting.job.summary.unlink(missing_ok=True)  # the phase may have been finished before the write was
+    return setting
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (3, 2)])
+def test_resumed_at_another_worker_count(tmp_path, without_dropout, first, then):
+    setting = killed_at_8(Setting(tmp_path / "out", world=first, dropout=False))
+    other = elsewhere(setting, world=then)
+    assert attempt(other)
+    assert "resuming at step 8" in setting.job.notes.read_text()
+    require_near((setting, other), without_dropout)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "world"),
+    [("fsdp2", "ddp", 1), ("ddp", "fsdp2", 2), ("zero2", "fsdp2", 2), ("zero3", "zero2", 2), ("ddp", "zero3", 2)],
+)
+def test_resumed_under_another_strategy(tmp_path, without_dropout, first, then, world):
+    setting = killed_at_8(Setting(tmp_path / "out", world=2, strategy=first, dropout=False))
+    assert open_checkpoint(step_folders(setting.job.checkpoints)[8]).manifest.strategy == first
+    other = elsewhere(setting, strategy=then, world=world)
+    assert attempt(other)
+    assert "resuming at step 8" in setting.job.notes.read_text()
+    require_near((setting, other), without_dropout)
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp2"])
+def test_resumed_under_the_same_strategy_bit_for_bit(tmp_path, strategy):
+    straight = undisturbed(tmp_path, world=2, strategy=strategy)
+    setting = killed_at_8(Setting(tmp_path / "out", world=2, strategy=strategy))
+    assert attempt(setting)
+    assert "resuming at step 8" in setting.job.notes.read_text()
+    require_same(setting, straight)
 
 
 def test_checkpoints_on_s3_that_fails_now_and_then(tmp_path, straight, s3_endpoint, bucket, monkeypatch):
