@@ -1,5 +1,6 @@
 """A tiny real TpoModel under a strategy, in one process or as one of several: what test_strategies.py compares."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from tpo_core.train.optim import build_optimizer, cosine
 from tpo_core.train.stages import select_trainable
 from tpo_core.train.strategies.registry import make_strategy
 
-STEPS = 20
 CYCLE = ("region", "temporal", "mask", "chat")
 LOSS_WEIGHTS = {"lm": 1.0, "kl": 1.0, "region": 1.0, "temporal": 1.0, "mask": 1.0}
 LR = {
@@ -30,15 +30,15 @@ Given = dict[str, list[Example]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run computes. groups: that train. micro: samples of a micro-batch over all ranks. broken: step at which a
-    loss is not a number on the last rank."""
+    """What a run computes. groups: that train. micro: samples of a micro-batch over all ranks. broken: step at which
+    the last rank gets pixels that are no numbers. recomputes: activations, in backward."""
 
-    steps: int = STEPS
+    steps: int = 4
     precision: str = "fp32"
     groups: tuple[str, ...] = tuple(LR)
     micro: int = 2
     broken: int | None = None
-    remembers_activations: bool = True
+    recomputes: bool = False
 
 
 class StrategyRun:
@@ -48,8 +48,8 @@ class StrategyRun:
         self.setting, self.given = setting, given
         self.strategy = make_strategy(name, "cpu")
         torch.manual_seed(0)
-        config = ModelConfig.model_validate(torch.load(folder / "config.pt"))
-        config = config.model_copy(update={"activation_checkpointing": not setting.remembers_activations})
+        config = ModelConfig.model_validate(json.loads((folder / "config.json").read_text()))
+        config = config.model_copy(update={"activation_checkpointing": setting.recomputes})
         self.model = TpoModel.from_base(config.base, config, CYCLE[:3])
         self.model.compares_with_base = True
         phase = {"name": "p", "mixture": dict.fromkeys(CYCLE, 1), "steps": setting.steps, "micro_batch_size": 2}
@@ -59,7 +59,6 @@ class StrategyRun:
         select_trainable(self.model, self.model.groups(), self.stage.lr)
         self.module = self.strategy.prepare(self.model, lambda: build_optimizer(self.model.groups(), self.stage))
         self.progress, self.rows = Progress(), []
-        self.weights_at_skip: list[dict[str, torch.Tensor]] = []
 
     def step(self, step: int) -> Iterator[Batch]:
         """Two micro-batches, of kinds that go on in turn, so that each step leaves some heads without a gradient."""
@@ -97,11 +96,11 @@ class StrategyRun:
         return self
 
 
-def join(rank: int, world: int, folder: Path) -> None:
-    """Become one of `world` gloo processes."""
+def join(rank: int, world: int, meet: Path) -> None:
+    """Become one of `world` gloo processes, which find each other by the file `meet`."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=world)
 
 
 def numbers(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
