@@ -88,6 +88,25 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(override, again):
     assert changed(override) == again
 
 
+def test_a_change_is_told_with_its_reason_at_each_step_that_runs_again(tmp_path):
+    def launch(*overrides, **how):
+        lines = []
+        steps = [replace(step, fn=lambda ctx: {}) for step in steps_of(f"work_uri={tmp_path}", *overrides)]
+        run_steps(steps, str(tmp_path), echo=lines.append, **how)
+        return {(line.split()[0], line.split()[1]): line for line in lines}
+
+    launch()
+    told = launch("stages.vision_task.lr.lora=1e-5", dry_run=True)
+    assert [step for verb, step in told if verb == "SKIP"] == ["render", "preprocess", "evaluate_base", STAGES[0]]
+    assert told["RUN", "vision_task"].endswith("  stage.lr.lora 0.0012 -> 1e-05")
+    assert told["RUN", "multitask"].endswith("  upstream vision_task changed")
+    assert told["RUN", "evaluate"].endswith("  upstream multitask changed")
+    assert told["RUN", "register"].endswith(
+        "  upstream vision_task changed, upstream multitask changed, upstream evaluate changed"
+    )
+    assert [verb for verb, _ in launch()] == ["SKIP"] * 8  # what was there is there
+
+
 def test_another_base_model_runs_what_reads_it_and_a_moved_one_nothing(tmp_path):
     moved = shutil.copytree("assets/quickstart_base", tmp_path / "moved")
     assert changed(f"model.base={moved}") == []

@@ -145,14 +145,17 @@ class BlackHole:
             self.held.append(connection)
             self.asked.set()
 
+    def close(self):
+        self.socket.close()
+        for connection in self.held:
+            connection.close()
+
 
 @pytest.fixture
 def black_hole():
     hole = BlackHole()
     yield hole
-    hole.socket.close()
-    for connection in hole.held:
-        connection.close()
+    hole.close()
 
 
 def test_a_server_that_never_answers_is_waited_for_by_nobody(black_hole):
