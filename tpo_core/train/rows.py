@@ -91,7 +91,7 @@ def make_row(
     that did not come up there is none. peak_flops: per second, of all devices together.
     """
     window = progress.window
-    rate = window.flops / window.seconds
+    flops_per_s = window.flops / window.seconds
     return {
         "step": progress.step,
         "steps": steps,
@@ -100,8 +100,8 @@ def make_row(
         **{f"samples/{kind}": samples for kind, samples in window.kinds.items()},
         "samples_per_s": window.samples / window.seconds,
         "tokens_per_s": window.tokens / window.seconds,
-        **({"tflops_per_s": rate / 1e12} if rate else {}),
-        **({"mfu": rate / peak_flops} if rate and peak_flops else {}),
+        **({"tflops_per_s": flops_per_s / 1e12} if flops_per_s else {}),
+        **({"mfu": flops_per_s / peak_flops} if flops_per_s and peak_flops else {}),
         "data_wait": window.wait_s / window.seconds,
         "data_wait_s": window.wait_s,
         "memory_bytes": memory_bytes,
