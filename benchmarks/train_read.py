@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from tpo_core.train.rows import Progress
 from tpo_core.train.stages import select_trainable
 from tpo_core.train.strategies.replicated import Replicated
 
+SAVES = 4
 WARM_STEPS = 8  # the first steps allocate, and threads start
 
 
@@ -44,7 +46,7 @@ def peaks_mib(setting: Setting) -> list[float]:
 
 @dataclass(frozen=True)
 class Pauses:
-    """How long one save held up the loop, and the size of what was saved."""
+    """How long a save held up the loop (median), and the size of what was saved."""
 
     size_mib: float
     synchronous_s: float
@@ -52,7 +54,7 @@ class Pauses:
 
 
 def checkpoint_pauses(base: str, folder: Path) -> Pauses:
-    """Save the state of stage multitask twice, waiting for the write and not; the first save of all is not counted."""
+    """Save the state of stage multitask SAVES times each, waiting for the write and not, in turns."""
     setting = Setting(base, folder, stage="multitask", workers=1)
     job, strategy = setting.job(), Replicated()
     model = TpoModel.from_base(base, job.recipe.model, job.stage.heads)
@@ -69,11 +71,13 @@ def checkpoint_pauses(base: str, folder: Path) -> Pauses:
         max_failed=0,
         tell=print,
     )
-    took = []
-    for step, wait in enumerate((True, True, False), 1):
+    took: dict[bool, list[float]] = {True: [], False: []}
+    for step in range(1, 2 * SAVES + 2):
+        wait = step % 2 == 1
+        checkpointer.wait()
         began = time.perf_counter()
         checkpointer.save(Progress(step=step), wait=wait)
-        took.append(time.perf_counter() - began)
-    checkpointer.wait()
-    size_bytes = sum(path.stat().st_size for path in root.rglob("step-00000003/*"))
-    return Pauses(size_bytes / 2**20, took[1], took[2])
+        if step > 1:  # the first one takes memory
+            took[wait].append(time.perf_counter() - began)
+    size_bytes = sum(path.stat().st_size for path in root.rglob(f"step-{2 * SAVES:08d}/*"))
+    return Pauses(size_bytes / 2**20, statistics.median(took[True]), statistics.median(took[False]))
