@@ -64,7 +64,7 @@ def start_ray() -> None:
 def launcher(folder: Path, rounds: int) -> Iterator[Line]:
     """The same loop started by torchrun and by Ray Train."""
     start_ray()
-    setting = Setting(str(write_base(folder / "base", "small")), folder)
+    setting = Setting(str(write_base(folder / "base", "small")), folder, kinds=("region", "region"))
     ratios = []
     for turn in range(rounds):
         ray_s = step_s(by_ray(replace(setting, folder=folder / f"ray-{turn}")))
@@ -76,7 +76,7 @@ def launcher(folder: Path, rounds: int) -> Iterator[Line]:
 def overhead(folder: Path, rounds: int) -> Iterator[Line]:
     """MLflow and checkpoints at the intervals of the recipe `quickstart`, and of a server that does not answer."""
     base = str(write_base(folder / "base", "small"))
-    setting = Setting(base, folder, workers=1, steps=110, checkpoint_every=50)
+    setting = Setting(base, folder, kinds=("region", "region"), workers=1, steps=110, checkpoint_every=50)
     bare = replace(setting, checkpoint_every=setting.steps, log_every=setting.steps)
     contenders = {
         "MLflow every 10 steps and a checkpoint every 50": {"mlflow": f"sqlite:///{folder}/mlflow.db"},
