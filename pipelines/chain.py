@@ -40,6 +40,7 @@ from tpo_core.train.stages import PhaseRef, phases_of
 
 Echo = Callable[[str], None]
 MEDIA = "media"  # folder of decoded media below work_uri, which all shard sets of the folder share
+TRAINING_VERSION = 2  # raise it when the same phase would give other weights; 2: losses counted over the whole step
 EVALUATION_VERSION = 2  # raise it when the same model would get other numbers; 2: moments vote, measured frames count
 
 
@@ -196,7 +197,7 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
         }
         inputs = ("preprocess",) if last is None else ("preprocess", last)
         phases.append(ref.name)
-        steps.append(Step(ref.name, partial(chain.train, ref, last), what, inputs))
+        steps.append(Step(ref.name, partial(chain.train, ref, last), what, inputs, TRAINING_VERSION))
     last = phases[-1]
     steps.append(Step("evaluate", partial(chain.evaluate, last), measured, ("preprocess", last), EVALUATION_VERSION))
     where = {"tracking_uri": recipe.tracking.uri, "model_name": recipe.tracking.model_name}
