@@ -133,6 +133,12 @@ def test_rooms_that_run_without_torch(trees):
     assert broken == []
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in sources("tests") if path.name.startswith("test_")]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
 def test_files_are_short():
     lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources(*PYTHON)}
     assert {path: count for path, count in lines.items() if count > MAX_LINES} == {}
