@@ -54,9 +54,9 @@ def hangs(folder: Path) -> list[Path]:
     """What ranks that hung left in `folder`, each told to one caller only, and renamed to say so."""
     told = []
     for path in sorted(folder.glob(f"*{OPEN}")):
-        if path.stat().st_size == 0:
-            continue  # of a rank that runs, or was killed
         try:
+            if path.stat().st_size == 0:
+                continue  # of a rank that runs, or was killed
             told.append(path.rename(path.with_suffix(TOLD)))
         except FileNotFoundError:  # another rank was faster
             continue

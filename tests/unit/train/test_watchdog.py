@@ -39,6 +39,13 @@ def test_a_rank_that_hangs_ends_and_leaves_its_stacks(tmp_path):
     assert hangs(tmp_path) == []  # told once
 
 
+def test_of_ranks_that_look_at_once_one_tells(tmp_path):
+    """A link to nothing is, to one that looks, what another renamed since the folder was listed."""
+    (tmp_path / "rank0-host-1.stacks").symlink_to(tmp_path / "renamed")
+    (tmp_path / "rank1-host-2.stacks").write_text("stood here")
+    assert [path.name for path in hangs(tmp_path)] == ["rank1-host-2.txt"]
+
+
 def test_a_rank_that_ends_leaves_nothing(tmp_path):
     with Watchdog(tmp_path, 0, 30.0) as dog:
         dog.alive()
