@@ -37,7 +37,11 @@ def keep(exchange: str, output: Path) -> None:
 
 
 def deliver(exchange: str, output: Path) -> None:
-    """Hand over the output of a finished phase; it is gone from here afterwards."""
+    """Hand over the output of a finished phase; it is gone from here afterwards. A group that was started again because
+    one of its machines went after the phase was delivered, comes here once more: the first one counts."""
+    if is_delivered(exchange):
+        shutil.rmtree(output)
+        return
     (output / "model" / SUCCESS).touch()  # the next phase fetches the model alone, as it does a base model
     commit(output, result(exchange))
 

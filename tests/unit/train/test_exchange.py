@@ -81,6 +81,18 @@ def test_a_finished_phase_is_collected_and_its_model_stands_alone(exchange, tmp_
     ]  # fmt: skip
 
 
+def test_a_group_that_died_after_it_delivered_may_deliver_again(exchange, tmp_path):
+    for _ in range(2):
+        pull(exchange, tmp_path / "worker")
+        rank_zero(tmp_path / "worker")
+        finished(tmp_path / "worker")
+        deliver(exchange, tmp_path / "worker")
+        assert not (tmp_path / "worker").exists()
+    (tmp_path / "driver").mkdir()
+    collect(exchange, tmp_path / "driver", last="phase.json")
+    assert (tmp_path / "driver" / "phase.json").exists()
+
+
 def test_a_phase_has_a_folder_of_its_own_on_each_machine(tmp_path, monkeypatch):
     here = output_here("s3://b/a")
     assert here == output_here("s3://b/a") != output_here("s3://b/c")
