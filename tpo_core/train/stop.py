@@ -20,6 +20,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._asked = threading.Event()
+        self._signalled = False
         self._before: Any = None
         self._timer: threading.Timer | None = None
 
@@ -28,6 +29,7 @@ class StopRequest:
         assert self._before is None, "listens already"
         self._timer = threading.Timer(deadline_s, on_deadline)
         self._timer.daemon = True
+        self._signalled = False
         self._before = signal.signal(signal.SIGTERM, self._on_signal)
 
     def forget(self) -> None:
@@ -38,7 +40,8 @@ class StopRequest:
         self._before = None
 
     def ask(self) -> None:
-        """As if this process had got the signal, but without a deadline."""
+        """As the first SIGTERM does, but without a deadline: that comes with the signal, which may still follow when a
+        machine that is about to go has been drained."""
         self._asked.set()
 
     @property
@@ -47,10 +50,11 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         assert self._timer is not None
-        if self.asked:
+        if self._signalled:
             signal.signal(signal.SIGTERM, self._before)
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        self._signalled = True
         self._asked.set()
         self._timer.start()
 
