@@ -144,7 +144,13 @@ def run_rank(
             checkpointer.wait()
     except StoppedError:
         if recorder:
-            recorder.note(f"asked to stop: saved and left at step {progress.step}")
+            last = "nothing" if checkpointer.step is None else f"the checkpoint of step {checkpointer.step}"
+            saved = checkpointer.step == progress.step
+            recorder.note(
+                f"asked to stop: saved and left at step {progress.step}"
+                if saved
+                else f"asked to stop: left at step {progress.step} without saving it; what stays is {last}"
+            )
             recorder.close()
         strategy.barrier()
         return False

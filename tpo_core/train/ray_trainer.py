@@ -127,7 +127,7 @@ def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo
     try:
         with listening(config.stop_deadline_s) as stop:
             while not fit(job, worker, desk, stop, room, echo) and not stop.asked:
-                echo(f"{job.name}  workers were asked to stop, and have saved: starting them again")
+                echo(f"{job.name}  workers were asked to stop, and have left: starting them again")
     finally:
         desk.clear()
     if stop.asked:

@@ -1,5 +1,6 @@
 """SIGTERM as a request: in a process, and among the ranks of a phase."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tests.unit.train.stub import build_stub, stub_recipe
+from tpo_core.storage import uri as uris
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.phase import Surroundings, run_rank
 from tpo_core.train.recorder import read_history
@@ -119,3 +121,18 @@ def test_a_rank_that_is_asked_saves_leaves_and_goes_on_there(tmp_path, step):
     assert [row["step"] for row in read_history(job.history)] == [3, 6, 9, 12]
     weights = torch.load(job.model / "weights.pt")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in torch.load(calm.model / "weights.pt").items())
+
+
+def test_a_rank_that_is_asked_does_not_claim_what_could_not_be_saved(tmp_path, monkeypatch):
+    put = uris.put_file
+
+    def full_at_five(path, uri):
+        if "step-00000005" in uri:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(path, uri)
+
+    monkeypatch.setattr(uris, "put_file", full_at_five)
+    job, finished = run(tmp_path, AskedAt(5))
+    assert not finished
+    last = job.notes.read_text().splitlines()[-1]
+    assert last == "asked to stop: left at step 5 without saving it; what stays is the checkpoint of step 4"

@@ -95,7 +95,8 @@ class Checkpointer:
         self.losses = {name: value for name, value in row.items() if is_loss(name)}
 
     def save(self, progress: Progress, *, wait: bool = False) -> None:
-        """Save the state after `progress.step` updates, once the write before has ended; wait: return when it is safe.
+        """Save the state after `progress.step` updates, once the write before has ended; wait: return when this one
+        has, too; where it went well, `step` is the step.
 
         Parameters, optimizer and `progress` may change as soon as this returns. A write that fails is told, and leaves
         what was there; one more than `max_failed` in a row raises what went wrong, TpoError where the user can mend it.
