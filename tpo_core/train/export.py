@@ -19,7 +19,8 @@ from tpo_core.errors import TpoError
 from tpo_core.storage.local import disk_full_told
 from tpo_core.train.build import build_model
 from tpo_core.train.checkpoints.reader import Checkpoint, committed, newest, open_checkpoint
-from tpo_core.train.checkpoints.restore import require_fit
+from tpo_core.train.checkpoints.restore import differences, require_fit
+from tpo_core.train.job import PhaseJob
 from tpo_core.train.loop import seed_step
 from tpo_core.train.optim import build_optimizer
 from tpo_core.train.stages import find_phase, select_trainable
@@ -72,6 +73,18 @@ def find(uri: str) -> Checkpoint:
     return checkpoint
 
 
+def require_same(checkpoint: Checkpoint, job: PhaseJob) -> None:
+    """TpoError when the recipe differs in what the model depends on besides its weights: the scale of LoRA has no
+    shape, and the seed gives what is new and does not train. Rates and numbers of steps may differ."""
+    held, wanted = ({name: run[name] for name in ("model", "seed")} for run in (checkpoint.manifest.run, job.identity))
+    difference = next(differences(held, wanted), None)
+    if difference is not None:
+        raise TpoError(
+            f"{checkpoint.uri} is of another model ({difference}): use the recipe and the overrides that it was made"
+            " with"
+        )
+
+
 def run(arguments: Sequence[str]) -> None:
     """The command. TpoError for a user's mistake."""
     args = parse(arguments)
@@ -80,6 +93,10 @@ def run(arguments: Sequence[str]) -> None:
     if args.output.exists():
         raise TpoError(f"{args.output} is there already: give another --output, or delete it")
     checkpoint = find(args.checkpoint)
+    job = PhaseJob(
+        recipe=recipe, stage_name=ref.stage_name, phase=ref.phase, shards_uri="", init_uri=args.init, output=args.output
+    )
+    require_same(checkpoint, job)
     export(checkpoint, recipe, ref.stage, args.init, args.output)
     print(f"written {args.output}: the model after {checkpoint.manifest.step} steps")
 

@@ -10,6 +10,7 @@ from tests.unit.train.checkpoints.made import checkpointer
 from tpo_core.config.load import load_recipe
 from tpo_core.train.build import build_model
 from tpo_core.train.export import main
+from tpo_core.train.job import PhaseJob
 from tpo_core.train.loop import Progress, seed_step
 from tpo_core.train.optim import build_optimizer
 from tpo_core.train.stages import select_trainable
@@ -46,7 +47,10 @@ def trained(recipe, base, tmp_path):  # noqa: F811
     select_trainable(model, model.groups(), stage.lr)
     strategy = Replicated()
     strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))
-    saver = checkpointer(tmp_path / "checkpoints", strategy)
+    job = PhaseJob(
+        recipe=loaded, stage_name=STAGE, phase=stage.phases[0], shards_uri="none", init_uri=str(base), output=tmp_path
+    )
+    saver = checkpointer(tmp_path / "checkpoints", strategy, run=job.identity)
     for step in (2, 4):
         with torch.no_grad():
             for param in model.parameters():
@@ -109,7 +113,9 @@ def occupy(folder):
         (None, {"checkpoint": "/nowhere/step-00000004"}, [], "is no checkpoint (no checkpoint.json)"),
         (None, {"stage": "multitask"}, [], "the recipe has no stage 'multitask'"),
         (None, {"recipe": "/nowhere.yaml"}, [], "no recipe '/nowhere.yaml'"),
-        (None, {}, ["model.lora.rank=3"], "is of another model (param/backbone."),
+        (None, {}, ["model.lora.rank=3"], "is of another model (model.lora.rank 2 -> 3)"),
+        (None, {}, ["model.lora.alpha=64"], "is of another model (model.lora.alpha 4.0 -> 64.0)"),
+        (None, {}, ["seed=5"], "is of another model (seed 0 -> 5)"),
         (None, {}, ["stages.vision_task.heads=[]", "stages.vision_task.phases.p.mixture.region=null"], "another model"),
         (damage, {}, [], "is missing): use an older checkpoint"),
         (damage_all, {"checkpoint": None}, [], "is whole: look for another place that has one"),
