@@ -54,18 +54,21 @@ def is_delivered(exchange: str) -> bool:
 def collect(exchange: str, output: Path, *, last: str) -> None:
     """Move what was delivered to the driver's output, `last` when the rest is there: a file that says so. `exchange`
     is remote, and keeps what it has."""
+    stacks = uris.join(exchange, "stacks")
+    for name in uris.list_names(stacks):
+        (output / "stacks").mkdir(exist_ok=True)
+        uris.copy_here(uris.join(stacks, name), output / "stacks" / name)
     copy = fetch(result(exchange))
     (copy / SUCCESS).unlink()  # from here on it is not whole; after a kill it is fetched again
     with disk_full_told(output):
         for path in sorted(copy.iterdir(), key=lambda each: each.name == last):
             target = output / path.name
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-            shutil.move(path, target)
+            if path.name == last:  # a kill must not leave half of it, and the scratch may be another disk
+                uris.write_bytes(target, path.read_bytes())
+            else:
+                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+                shutil.move(path, target)
     shutil.rmtree(copy)
-    stacks = uris.join(exchange, "stacks")
-    for name in uris.list_names(stacks):
-        (output / "stacks").mkdir(exist_ok=True)
-        uris.copy_here(uris.join(stacks, name), output / "stacks" / name)
 
 
 def put_stacks(exchange: str, path: Path) -> str:

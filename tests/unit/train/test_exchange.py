@@ -74,6 +74,7 @@ def test_a_finished_phase_is_collected_and_its_model_stands_alone(exchange, tmp_
         with pytest.raises(KilledError):
             collect(exchange, driver, last="phase.json")
     assert not (driver / "phase.json").exists()
+    assert (driver / "stacks" / "rank1.txt").exists()  # a finished phase is not asked for them again
     collect(exchange, driver, last="phase.json")
     names = sorted(path.relative_to(driver).as_posix() for path in driver.rglob("*") if path.is_file())
     assert names == [
