@@ -30,9 +30,10 @@ from tpo_core.execution.provenance import commit
 from tpo_core.execution.runner import newest
 from tpo_core.execution.steps import Step, StepContext
 from tpo_core.models.source import identify
-from tpo_core.storage.uri import absolute, delete, exists, is_local, join, tree_stamp
+from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
+from tpo_core.train.exchange import clear
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.recorder import read_history
 from tpo_core.train.rows import numbers
@@ -85,7 +86,7 @@ class Chain:
         exchange = self.exchange(phase.step, phase.fingerprint)
         if exchange is None:
             return str(phase.path / "model")
-        delete(exchange)
+        clear(exchange)
         return join(phase.uri, "model")
 
     def exchange(self, phase: str, of: str) -> str | None:

@@ -2,8 +2,9 @@
 
 `<exchange>/kept/` holds the small files of a phase that is under way, as they were at its newest checkpoint: all that
 an attempt on another machine goes on with, since rows beyond the checkpoint are dropped anyway. `stacks/` takes what
-ranks that hung left behind. `result/` is the output of a finished phase, committed. The exchange stays until the next
-step drops it, when the driver has committed what it collected.
+ranks that hung left behind. `result/` is the output of a finished phase, committed. They stay until the next step drops
+them, when the driver has committed what it collected; `checkpoints/` (job.checkpoints) has then only what is kept for
+good, and stays.
 """
 
 import hashlib
@@ -76,6 +77,12 @@ def put_stacks(exchange: str, path: Path) -> str:
     uri = uris.join(exchange, "stacks", path.name)
     uris.put_file(path, uri)
     return uri
+
+
+def clear(exchange: str) -> None:
+    """Delete all but checkpoints, for a phase that has been committed."""
+    for name in ("kept", "stacks", "result"):
+        uris.delete(uris.join(exchange, name))
 
 
 def result(exchange: str) -> str:

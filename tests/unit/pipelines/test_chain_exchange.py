@@ -40,3 +40,15 @@ def test_the_step_that_reads_a_phase_drops_what_it_needed_while_it_ran(bucket):
     assert chain.model_of(phase) == f"{bucket}/vision_task/f/model"
     assert not uris.exists(exchange)
     assert uris.exists(other)
+
+
+def test_checkpoints_that_are_kept_for_good_stay(bucket):
+    chain, phase = chain_at(bucket), finished_phase(f"{bucket}/vision_task/f")
+    exchange = chain.exchange("vision_task", phase.fingerprint)
+    kept = uris.join(exchange, "checkpoints", "step-00000008", "checkpoint.json")
+    left = [uris.join(exchange, name) for name in ("kept/notes.txt", "stacks/rank1.txt", "result/phase.json")]
+    for each in (kept, *left):
+        uris.write_bytes(each, b"")
+    chain.model_of(phase)
+    assert uris.exists(kept)
+    assert not any(uris.exists(each) for each in left)
