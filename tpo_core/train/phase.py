@@ -126,6 +126,7 @@ def run_rank(
         [asked] = strategy.total([float(outside.stops())])  # signals reach ranks at different steps, or only some
         if asked or progress.step == plan.steps or checkpoint_due(progress.step, train_config):
             if recorder:
+                recorder.sync()
                 outside.keep()
             checkpointer.save(progress, wait=bool(asked))
         if asked:

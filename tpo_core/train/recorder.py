@@ -1,7 +1,6 @@
 """What rank 0 leaves behind of a phase: notes, history, tracked metrics, the model and the summary."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from tpo_core.storage import local
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.rows import Progress, Row, numbers
 from tpo_core.train.sinks import MetricSink
@@ -32,7 +32,7 @@ class Recorder:
         self.job, self.sink = job, sink
         job.output.mkdir(parents=True, exist_ok=True)
         keep = [row for row in read_history(job.history) if row["step"] <= progress.step]
-        write_aside(job.history, "".join(json.dumps(row) + "\n" for row in keep))
+        local.write_bytes(str(job.history), "".join(json.dumps(row) + "\n" for row in keep).encode())
         for row in keep:
             sink.log_metrics(numbers(row), row["step"])
 
@@ -48,6 +48,11 @@ class Recorder:
         known = {} if checkpoint_step is None else {"checkpoint_step": float(checkpoint_step)}
         self.sink.log_metrics(numbers(row) | known, row["step"])
 
+    def sync(self) -> None:
+        """Have the disk hold all that was written: a checkpoint that outlives a machine must not know more rows."""
+        for path in (self.job.history, self.job.notes):
+            local.sync(path)
+
     def traced(self) -> None:
         """A trace has been written."""
         size_mb = self.job.trace.stat().st_size / 1e6
@@ -61,11 +66,12 @@ class Recorder:
         for path in (aside, self.job.model):  # left by an attempt that died right here
             shutil.rmtree(path, ignore_errors=True)
         model.save_pretrained(aside, weights)
+        local.sync_tree(aside)  # before the summary says that it is there
         aside.rename(self.job.model)
         last = read_history(self.job.history)[-1]
         losses = {k: v for k, v in last.items() if k == "total" or k.startswith(("loss/", "kind/"))}
         summary = {k: last[k] for k in ("steps", "samples", "seconds", "skipped")} | {"final": losses}
-        write_aside(self.job.summary, json.dumps(summary, indent=1))
+        local.write_bytes(str(self.job.summary), json.dumps(summary, indent=1).encode())
         self.close()
 
     def close(self) -> None:
@@ -80,10 +86,3 @@ def read_history(path: Path) -> list[Row]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Replace the file in one step, so that a reader sees the old text or the new."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text)
-    os.replace(aside, path)

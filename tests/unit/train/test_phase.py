@@ -1,6 +1,8 @@
 import errno
 import gzip
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +86,31 @@ def test_a_killed_rank_resumes_with_one_history_and_the_same_weights(tmp_path):
     summary = json.loads(killed.summary.read_text())
     assert (summary["steps"], summary["samples"], summary["skipped"]) == (12, 96, 0)
     assert set(summary["final"]) == {"total", "loss/lm", "loss/region", "kind/region", "kind/chat"}
+
+
+def test_the_disk_holds_what_a_checkpoint_or_the_summary_builds_on(tmp_path, monkeypatch):
+    """A machine without power forgets what was not synced: rows of steps that are not run again, weights."""
+    job, synced, told = phase_job(tmp_path), {}, {}
+    sync, replace = os.fsync, os.replace
+
+    def noting_sync(handle):
+        sync(handle)
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        synced[path.relative_to(tmp_path).as_posix()] = path.read_bytes() if path.is_file() else b""
+
+    def noting_replace(source, target):
+        told[Path(target).relative_to(tmp_path).as_posix()] = dict(synced)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    run_phase_in_process(job)
+    for step, last_row in ((4, 3), (8, 6), (12, 12)):
+        rows = told[f"checkpoints/step-{step:08d}/checkpoint.json"]["history.jsonl"].splitlines()
+        assert json.loads(rows[-1])["step"] >= last_row
+    weights = told["phase.json"]["model.partial/weights.pt"]
+    assert weights == (job.model / "weights.pt").read_bytes()
+    assert json.loads(job.summary.read_text())["steps"] == 12
 
 
 def test_a_phase_that_ended_before_its_model_was_written_writes_it_on_resume(tmp_path):
