@@ -73,6 +73,8 @@ def read_bytes(uri: str) -> bytes:
 def open_read(uri: str) -> BinaryIO:
     try:
         return to_path(uri).open("rb")
+    except NotADirectoryError as error:  # nothing is below a file
+        raise FileNotFoundError(*error.args, error.filename) from None
     except (IsADirectoryError, PermissionError) as error:
         raise TpoError(f"{uri} cannot be read: {str(error.strerror).lower()}") from error
 
@@ -168,10 +170,11 @@ def size_bytes(uri: str) -> int:
 
 def delete(uri: str) -> None:
     path = to_path(uri)
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
 
 
 def sync_tree(root: Path) -> None:

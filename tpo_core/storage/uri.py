@@ -159,7 +159,8 @@ def size_bytes(uri: str | Path) -> int:
 
 
 def delete(uri: str | Path) -> None:
-    """Remove a file or a folder with all below it; nothing happens if it is not there."""
+    """Remove a file or a folder with all below it; nothing happens if it is not there. Of a link, what it points to
+    stays."""
     _store(uri).delete(str(uri))
 
 

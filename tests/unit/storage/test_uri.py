@@ -48,6 +48,21 @@ def test_what_is_not_there_is_not_there(root):
     uri.delete(uri.join(root, "none"))
 
 
+def test_nothing_is_below_a_file(root):
+    uri.write_bytes(uri.join(root, "file"), b"1")
+    with pytest.raises(FileNotFoundError):
+        uri.read_bytes(uri.join(root, "file", "below"))
+    uri.delete(uri.join(root, "file", "below"))
+    assert uri.exists(uri.join(root, "file"))
+
+
+def test_of_a_link_what_it_points_to_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    uri.delete(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_names_are_direct_children_only(root):
     for name in ("z.txt", "b/inner.txt", "b/c/deep.txt", "a.txt"):
         uri.write_bytes(uri.join(root, name), b"12")

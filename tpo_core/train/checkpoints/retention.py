@@ -61,7 +61,6 @@ def drop_ephemeral(root: str, retention: Retention) -> None:
     """Delete what only served to resume; for a run that is finished."""
     saved = {each.step: each.losses for _, each in committed(root) if isinstance(each, Manifest)}
     keep = kept(saved, retention, newest=0)
-    if keep:
-        sweep(root, keep)
-    else:
-        uris.delete(root)
+    sweep(root, keep)
+    if not keep:
+        uris.delete(root)  # which may be a link to a disk that is large enough

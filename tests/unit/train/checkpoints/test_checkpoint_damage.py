@@ -107,6 +107,14 @@ def test_what_is_not_committed_is_ignored_and_cleared_away(tmp_path, run):
     assert (tmp_path / "notes").exists()  # nothing but folders of steps is touched
 
 
+def test_a_file_by_the_name_of_a_step_is_no_checkpoint(tmp_path, run):
+    (tmp_path / "step-00000010").write_text("")
+    saver, step, lines = resumed(tmp_path, run)
+    assert (step, lines) == (0, ["starting at step 0"])
+    save_at(saver, run, 10)
+    assert resumed(tmp_path, run)[1] == 10
+
+
 def test_a_folder_that_is_no_checkpoint_is_told(tmp_path):
     with pytest.raises(TpoError, match=r"is no checkpoint \(no checkpoint\.json\): give a folder step-NNNNNNNN"):
         open_checkpoint(str(tmp_path))

@@ -51,3 +51,13 @@ def test_a_run_keeps_the_best_across_a_restart_and_at_its_end_drops_the_rest(tmp
     drop_ephemeral(str(tmp_path / "c"), Retention(permanent_every=None, best=0, metric="total"))
     assert not (tmp_path / "c").exists()
     drop_ephemeral(str(tmp_path / "c"), Retention(permanent_every=None, best=0, metric="total"))
+
+
+def test_checkpoints_on_another_disk_behind_a_link_go_too(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "c").symlink_to(tmp_path / "disk")
+    run = trained(1)
+    save_at(checkpointer(tmp_path / "c", run.strategy), run, 5, 10)
+    assert steps_at(tmp_path / "disk") == [5, 10]
+    drop_ephemeral(str(tmp_path / "c"), Retention(permanent_every=None, best=0, metric="total"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["disk"]
