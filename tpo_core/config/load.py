@@ -7,7 +7,7 @@ An override is `a.b.c=value`, the value in YAML. A list item goes by its `name` 
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,7 @@ from tpo_core.config.schema import Recipe, fill_stage_defaults
 from tpo_core.errors import TpoError
 
 RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
+Model = TypeVar("Model", bound=BaseModel)
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
 
 
@@ -28,7 +29,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     or a bad value (with its path, the allowed range and the unit).
     """
     path = _find(name_or_path)
-    raw = {"name": path.stem, **_read(path)}
+    raw = {"name": path.stem, **read_yaml(path, "a recipe")}
     changes = [_parse(text) for text in overrides]
     # The default learning rates of a stage depend on its heads, so rates are changed after everything else.
     for keys, value in changes:
@@ -38,10 +39,16 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     for keys, value in changes:
         if "lr" in keys[:-1]:
             raw = _set(raw, keys, value)
+    return validated(Recipe, raw, f"recipe {path.stem}", "the recipe")
+
+
+def validated(model: type[Model], raw: dict[str, Any], name: str, what: str) -> Model:
+    """`raw` as the section `model`. TpoError, one line that opens with `name`, for what is wrong with it; `what` is
+    what the whole is called in there."""
     try:
-        return Recipe.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise TpoError(f"recipe {path.stem}: {_one_line(error, raw)}") from None
+        raise TpoError(f"{name}: {_one_line(error, raw, model, what)}") from None
 
 
 def _find(name_or_path: str) -> Path:
@@ -59,7 +66,8 @@ def _names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file. TpoError for anything else; `what` is what the file should be, as in "a recipe"."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except UnicodeDecodeError as error:
@@ -67,7 +75,7 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise TpoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise TpoError(f"{path}: a recipe is a YAML mapping, this is {_kind(raw)}")
+        raise TpoError(f"{path}: {what} is a YAML mapping, this is {_kind(raw)}")
     return raw
 
 
@@ -120,16 +128,16 @@ def _kind(value: Any) -> str:
     return {list: "a list", dict: "a mapping", str: "text", type(None): "empty"}.get(type(value), "a single value")
 
 
-def _one_line(error: ValidationError, raw: dict[str, Any]) -> str:
+def _one_line(error: ValidationError, raw: dict[str, Any], root: type[BaseModel], what: str) -> str:
     """The first problem, and how many more there are."""
     first, *others = error.errors(include_url=False)
     more = f" (and {len(others)} more)" if others else ""
     *parents, last = first["loc"] or ("",)
     where = ".".join(_named(parents, raw))
     path = ".".join(_named(first["loc"], raw))
-    field, model = _schema_at(first["loc"])
+    field, model = _schema_at(first["loc"], root)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {last!r} in {where or 'the recipe'}; {nearest(str(last), model.model_fields)}{more}"
+        return f"unknown key {last!r} in {where or what}; {nearest(str(last), model.model_fields)}{more}"
     about = f" ({field.description})" if field and field.description else ""
     if first["type"] == "missing":
         return f"{path} is missing{about}{more}"
@@ -152,11 +160,11 @@ def _named(loc: Iterable[str | int], raw: Any) -> Iterator[str]:
             yield str(part)
 
 
-def _schema_at(loc: Iterable[str | int]) -> tuple[FieldInfo | None, type[BaseModel]]:
+def _schema_at(loc: Iterable[str | int], root: type[BaseModel]) -> tuple[FieldInfo | None, type[BaseModel]]:
     """The field that a path ends in or below (None where unknown), and the innermost model on the way."""
     field: FieldInfo | None = None
-    model: type[BaseModel] = Recipe
-    annotation: Any = Recipe
+    model: type[BaseModel] = root
+    annotation: Any = root
     for part in loc:
         if get_origin(annotation) in (dict, list):
             annotation = get_args(annotation)[-1]
