@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from types import TracebackType
 
-from tpo_core.errors import TpoError
+from tpo_core.errors import TpoError, in_one_line
 from tpo_core.storage import uri as uris
 
 BEAT_S = 10.0
@@ -40,10 +40,16 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Give the lease back. Trouble with that is told and not raised: it must not hide what the work raised, and a
+        lease that stays is taken over once it is stale."""
         self._released.set()
         self._thread.join()
-        if self.held():
-            uris.delete(self._uri)
+        try:
+            if self.held():
+                uris.delete(self._uri)
+                self._delete_marks()
+        except Exception as trouble:  # of whichever storage
+            self._echo(f"lease: it could not be given back, and is stale in {STALE_S:.0f} s: {in_one_line(trouble)}")
 
     def held(self) -> bool:
         """Whether the lease is still ours; it is not when this process was silent so long that another took over."""
@@ -81,19 +87,37 @@ class Lease:
         """Put ourselves in the place of `holder`; False if it has given a sign of life, or another process was faster.
 
         Deleting the lease and claiming it anew would not do: of two that found the same holder gone, the slower one
-        would delete the lease of the faster one. So only who makes the mark may write, if the holder is still there. A
-        mark whose maker died bars the way for a minute at most, because the minute is part of its name.
+        would delete the lease of the faster one. So only who makes the marks may write, if the holder is still there. A
+        mark whose maker died bars the way for two minutes at most, because the minute is part of its name. There is one
+        for this minute and one for the next, so that two processes whose clocks differ by less than a minute want one
+        in common. Who was held up for longer than that between the look and the write may still write over another: so
+        both look again, here and before they commit.
         """
-        mark = f"{self._uri}.{holder['token']}-{self._clock() // STALE_S:.0f}"
-        if not uris.write_new(mark, b""):
-            return False
+        minute = int(self._clock() // STALE_S)
+        made: list[str] = []
         try:
+            for each in (minute, minute + 1):
+                mark = f"{self._uri}.{holder['token']}-{each}"
+                if not uris.write_new(mark, b""):
+                    return False
+                made.append(mark)
             if self._holder() != holder:
                 return False
             uris.write_bytes(self._uri, self._content())
+            if not self.held():
+                return False
+            self._delete_marks()
             return True
         finally:
-            uris.delete(mark)
+            for mark in made:
+                uris.delete(mark)
+
+    def _delete_marks(self) -> None:
+        """Of processes that died while they took over: none can be of use once another holder is there."""
+        folder, _, name = self._uri.rpartition("/")
+        for each in uris.list_names(folder):
+            if each.startswith(f"{name}."):
+                uris.delete(uris.join(folder, each))
 
     def _holder(self) -> dict | None:
         try:
@@ -110,7 +134,7 @@ class Lease:
             try:
                 self.beat()
             except Exception as error:  # a beat may be missed: the commit checks that the lease is still held
-                self._echo(f"lease: no sign of life could be written: {type(error).__name__}: {error}")
+                self._echo(f"lease: no sign of life could be written: {in_one_line(error)}")
 
 
 def _gone(holder: dict) -> bool:

@@ -1,6 +1,6 @@
 """What a step's lines say about time and trouble."""
 
-from tpo_core.errors import TpoError
+from tpo_core.errors import RunFailedError, TpoError
 
 
 def ago(seconds: float) -> str:
@@ -12,13 +12,13 @@ def ago(seconds: float) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line: a TpoError as it is, any other after the name of its type.
+    """The message of an error in one line: one that is meant for people as it is, any other after its type.
 
     An error that crossed processes under Ray has the remote traceback for its message; what was raised there is its
     last line, as in `tpo_core.errors.TpoError: set data.root`.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else ""
-    if isinstance(error, TpoError):
+    if isinstance(error, TpoError | RunFailedError):
         return last.removeprefix(f"{TpoError.__module__}.{TpoError.__name__}: ")
     return last if len(lines) > 1 and ": " in last else f"{type(error).__name__}: {last}".removesuffix(": ")

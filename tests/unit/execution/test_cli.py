@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tpo_core.errors import TpoError
+from tpo_core.errors import RunFailedError, TpoError
 from tpo_core.execution.cli import main_guard
 
 
@@ -38,6 +38,11 @@ def test_success_and_own_codes():
 def test_a_user_s_mistake_is_one_line_and_2(capsys):
     assert ends(TpoError("set data.root")) == 2
     assert capsys.readouterr() == ("", "error: set data.root\n")
+
+
+def test_a_run_that_failed_for_a_reason_in_words_is_one_line_and_1(capsys):
+    assert ends(RunFailedError("training has diverged: lower the rates")) == 1
+    assert capsys.readouterr() == ("", "error: training has diverged: lower the rates\n")
 
 
 def test_a_failed_run_is_a_traceback_and_1(capsys):

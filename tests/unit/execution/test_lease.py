@@ -136,13 +136,73 @@ def test_a_holder_that_wakes_up_while_it_is_taken_over_keeps_its_lease(take, tmp
     assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
 
 
-def test_who_died_while_taking_over_bars_the_way_for_a_minute_at_most(take, tmp_path):
+MINUTE = int(NOW // STALE_S)
+
+
+@pytest.mark.parametrize(("first_s", "second_s"), [(59, 61), (61, 59)])
+def test_of_two_whose_clocks_are_on_either_side_of_a_minute_one_takes_over(
+    take, tmp_path, monkeypatch, first_s, second_s
+):
+    """The second one comes when the first has looked, and has not written yet."""
     held_by(tmp_path, host="elsewhere", pid=7, time=0)
-    uris.write_new(tmp_path / f"x.lease.other-{NOW // STALE_S:.0f}", b"")
+    first, second = (take(MINUTE * STALE_S + each) for each in (first_s, second_s))
+    write = uris.write_bytes
+
+    def late(uri, data):
+        monkeypatch.setattr(uris, "write_bytes", write)
+        with pytest.raises(TpoError, match="just been taken by another process"):
+            second.__enter__()
+        write(uri, data)
+
+    monkeypatch.setattr(uris, "write_bytes", late)
+    with first:
+        assert first.held()
+    assert uris.list_names(tmp_path) == []
+
+
+def test_who_is_written_over_while_it_takes_over_notices(take, tmp_path, monkeypatch):
+    """By a process that was held up for minutes after it had looked."""
+    held_by(tmp_path, host="elsewhere", pid=7, time=0)
+    write = uris.write_bytes
+
+    def overtaken(uri, data):
+        monkeypatch.setattr(uris, "write_bytes", write)
+        write(uri, data)
+        held_by(tmp_path, host="held up", pid=8)
+
+    monkeypatch.setattr(uris, "write_bytes", overtaken)
     with pytest.raises(TpoError, match="just been taken by another process"):
         take().__enter__()
-    with take(NOW + STALE_S) as lease:
+    assert uris.read_json(tmp_path / "x.lease")["host"] == "held up"
+
+
+def test_who_died_while_taking_over_bars_the_way_for_two_minutes_at_most(take, tmp_path):
+    held_by(tmp_path, host="elsewhere", pid=7, time=0)
+    for minute in (MINUTE, MINUTE + 1):
+        uris.write_new(tmp_path / f"x.lease.other-{minute}", b"")
+    for now in (NOW, NOW + STALE_S):
+        with pytest.raises(TpoError, match="just been taken by another process"):
+            take(now).__enter__()
+    with take(NOW + 2 * STALE_S) as lease:
         assert lease.held()
+        assert uris.list_names(tmp_path) == ["x.lease"]  # no mark stays
+
+
+def test_a_mark_whose_maker_died_goes_with_the_lease_that_it_was_for(take, tmp_path):
+    with take() as lease:
+        uris.write_new(tmp_path / f"x.lease.{lease._token}-{MINUTE}", b"")
+        uris.write_new(tmp_path / "y.lease.other-1", b"")
+    assert uris.list_names(tmp_path) == ["y.lease.other-1"]
+
+
+def test_a_lease_that_cannot_be_given_back_does_not_hide_what_the_work_raised(take, said, monkeypatch):
+    def fails(uri):
+        raise OSError("network")
+
+    monkeypatch.setattr(uris, "delete", fails)
+    with pytest.raises(KeyError, match="work"), take():
+        raise KeyError("work")
+    assert said == ["lease: it could not be given back, and is stale in 60 s: OSError: network"]
 
 
 def test_a_missed_beat_is_told_and_the_next_one_is_tried(take, said, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tpo_core.errors import TpoError
+from tpo_core.errors import RunFailedError, TpoError
 from tpo_core.execution.messages import ago, one_line
 
 REMOTE = "ray::work() (pid=7)\n  File a.py, line 3\n    raise\n"
@@ -21,6 +21,7 @@ def test_ages_are_told_in_the_largest_unit(seconds, text):
     [
         (TpoError("set data.root"), "set data.root"),
         (TpoError(f"{REMOTE}tpo_core.errors.TpoError: set data.root"), "set data.root"),
+        (RunFailedError("training has diverged"), "training has diverged"),
         (KeyError("lora"), "KeyError: 'lora'"),
         (RuntimeError(f"{REMOTE}KeyError: 'lora'"), "KeyError: 'lora'"),
         (RuntimeError("shapes differ\nfirst\nsecond"), "RuntimeError: second"),
