@@ -128,3 +128,25 @@ def kept_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
     """The buffers that a state dict holds."""
     held = model.state_dict(keep_vars=True).keys()
     return [(name, buffer) for name, buffer in model.named_buffers() if name in held]
+
+
+def norm_of_pieces(gradients: list[Tensor]) -> float:
+    """The global L2 norm of gradients of which every rank holds a piece."""
+    norms = torch._foreach_norm(gradients, dtype=torch.float32)
+    square = torch.stack(list(norms)).square().sum()
+    dist.all_reduce(square)
+    return float(square.sqrt())
+
+
+def clip_gradients(gradients: list[Tensor], norm: float, limit: float) -> None:
+    """Scale gradients, or the pieces of them that a rank holds, so that their global norm, now `norm`, is at most
+    `limit` (> 0)."""
+    if norm > limit:
+        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+
+
+def weights_of_replica(strategy: Strategy) -> dict[str, Tensor]:
+    """Strategy.weights where rank 0 holds the whole model."""
+    if strategy.rank:
+        return {}
+    return {name: tensor.detach().cpu() for name, tensor in strategy.model.state_dict().items()}

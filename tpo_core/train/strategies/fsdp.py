@@ -9,13 +9,21 @@ less of it, or nothing.
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from tpo_core.train.strategies.base import MOMENTS, MakeOptimizer, Strategy, kept_buffers, send_from_first, trained
+from tpo_core.train.strategies.base import (
+    MOMENTS,
+    MakeOptimizer,
+    Strategy,
+    clip_gradients,
+    kept_buffers,
+    norm_of_pieces,
+    send_from_first,
+    trained,
+)
 from tpo_core.train.strategies.replicated import fill_gradients
 
 
@@ -42,14 +50,10 @@ class FullySharded(Strategy):
         share.backward()
 
     def gradient_norm(self) -> float:
-        norms = torch._foreach_norm(self._gradients(), dtype=torch.float32)
-        square = torch.stack(list(norms)).square().sum()
-        dist.all_reduce(square)
-        return float(square.sqrt())
+        return norm_of_pieces(self._gradients())
 
     def update(self, norm: float, clip_norm: float) -> None:
-        if norm > clip_norm:
-            torch._foreach_mul_(self._gradients(), clip_norm / (norm + 1e-6))
+        clip_gradients(self._gradients(), norm, clip_norm)
         self.optimizer.step()
         self.drop_gradients()
 

@@ -11,7 +11,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tpo_core.train.strategies.base import MOMENTS, MakeOptimizer, Strategy, kept_buffers, send_from_first, trained
+from tpo_core.train.strategies.base import (
+    MOMENTS,
+    MakeOptimizer,
+    Strategy,
+    clip_gradients,
+    kept_buffers,
+    send_from_first,
+    trained,
+    weights_of_replica,
+)
 
 BUCKET_ELEMENTS = 2**26  # gradients are reduced in flat buckets of at most this many numbers, 256 MiB in fp32
 
@@ -37,7 +46,7 @@ class Replicated(Strategy):
         return float(torch.stack(list(norms)).norm())
 
     def update(self, norm: float, clip_norm: float) -> None:
-        clip_gradients([param for _, param in trained(self.model)], norm, clip_norm)
+        clip_gradients(fill_gradients([param for _, param in trained(self.model)]), norm, clip_norm)
         self.optimizer.step()
         self.drop_gradients()
 
@@ -64,9 +73,7 @@ class Replicated(Strategy):
             buffer.copy_(read(f"buffer/{name}"))
 
     def weights(self) -> dict[str, Tensor]:
-        if self.rank:
-            return {}
-        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        return weights_of_replica(self)
 
 
 def fill_gradients(params: list[nn.Parameter]) -> list[Tensor]:
@@ -98,9 +105,3 @@ def buckets(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
         result[-1].append(param)
         room -= param.numel()
     return result
-
-
-def clip_gradients(params: list[nn.Parameter], norm: float, limit: float) -> None:
-    """Scale the gradients so that their global norm, now `norm`, is at most `limit` (> 0)."""
-    if norm > limit:
-        torch._foreach_mul_(fill_gradients(params), limit / (norm + 1e-6))

@@ -20,7 +20,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tpo_core.train.strategies.base import MOMENTS, MakeOptimizer, Strategy, kept_buffers, send_from_first, trained
+from tpo_core.train.strategies.base import (
+    MOMENTS,
+    MakeOptimizer,
+    Strategy,
+    clip_gradients,
+    kept_buffers,
+    norm_of_pieces,
+    send_from_first,
+    trained,
+    weights_of_replica,
+)
 from tpo_core.train.strategies.replicated import BUCKET_ELEMENTS
 
 WHOLE_BELOW = 2**16  # parameters of fewer elements are not worth a gather of their own: stage 3 keeps them whole
@@ -79,14 +89,10 @@ class Zero(Strategy):
         self.engine.backward(share * self.world, scale_wrt_gas=False)
 
     def gradient_norm(self) -> float:
-        norms = torch._foreach_norm(self._gradients(), dtype=torch.float32)
-        square = torch.stack(list(norms)).square().sum()
-        dist.all_reduce(square)
-        return float(square.sqrt())
+        return norm_of_pieces(self._gradients())
 
     def update(self, norm: float, clip_norm: float) -> None:
-        if norm > clip_norm:
-            torch._foreach_mul_(self._gradients(), clip_norm / (norm + 1e-6))
+        clip_gradients(self._gradients(), norm, clip_norm)
         self.zero.step()
         self.drop_gradients()
 
@@ -176,9 +182,7 @@ class Zero2(Zero):
         self.zero.update_lp_params()
 
     def weights(self) -> dict[str, Tensor]:
-        if self.rank:
-            return {}
-        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        return weights_of_replica(self)
 
 
 class Zero3(Zero):
