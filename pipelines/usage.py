@@ -6,4 +6,7 @@ OVERRIDES = (
     " (data.sources.mine.limit=100), null takes an entry out of a table (stages.multitask.lr.connector=null), text that"
     " YAML would take for something else is quoted twice (data.sources.mine.options.masks=\"'no'\")"
 )
-STATUSES = "exit status: 0 done, 1 failed (with a traceback, unless a line says why), 2 a user's mistake (one line), 130 or 143 interrupted"
+STATUSES = (
+    "exit status: 0 done, 1 failed (with a traceback, or a line that says why), 2 a user's mistake (one line),"
+    " 130 or 143 interrupted"
+)
