@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tpo_core.data import frame_choice
 from tpo_core.errors import TpoError
-from tpo_core.metrics import choices, frame_choice
+from tpo_core.metrics import choices
 from tpo_core.metrics.registry import score
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "metrics" / "mcq"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from tpo_core.config.base import Config, Fraction, drop_nulls, execution
+from tpo_core.config.base import Config, Fraction, drop_nulls, execution, late
 from tpo_core.config.base import identity as identity
 from tpo_core.config.model import LoraConfig as LoraConfig
 from tpo_core.config.model import ModelConfig
@@ -55,6 +55,10 @@ class FramesConfig(Config):
         default=None, gt=0, description="keep so many frames per second, n_frames at most; null keeps n_frames"
     )
     features: FeaturesConfig | None = Field(default=None, description="clip features to store; null stores none")
+    choice: Literal["midpoints", "mvbench"] = late(
+        default="midpoints",
+        description="midpoints: as n_frames says; mvbench: by frame number, as the notebook of MVBench takes them",
+    )
     short_side_px: int = Field(
         default=224, ge=16, description="short side of a stored frame, pixels; aspect ratio is kept"
     )
@@ -219,6 +223,11 @@ class EvaluationConfig(Config):
         default_factory=dict, description=f"tasks with another limit, of {', '.join(MEASURED_TASKS)}, and that limit"
     )
     batch_size: int = execution(8, ge=1, description="samples decoded together")
+    workers: int = execution(
+        1,
+        ge=1,
+        description="models that answer a suite of benchmarks side by side, each with train.gpus_per_worker GPUs",
+    )
     max_new_tokens: int = Field(default=64, ge=1, description="longest answer, tokens")
     gallery_size: int = Field(default=12, ge=0, description="predictions drawn on frames, per part")
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from tpo_core.data import frame_choice
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
@@ -59,6 +61,9 @@ class DecodeRequest:
     on 500 frames would take 18 KB as numbers, in a request for each of 30,000 videos), and `also_frames` are added to
     the choice; those of either that the media does not have are left out.
 
+    `choice` "mvbench" takes frames by their number as the notebook of MVBench does, see `frame_choice`, in place of
+    the midpoints in time; frames that it takes twice are taken once.
+
     `features` asks for the vectors of a clip encoder beside the frames. `frame_names`, `fps` and `frame_stride` belong
     to kind "frames": files in order (None: all of the folder, sorted numerically), frames per second of the source
     (None: the files are one second apart) and how many frames of the source lie between two files. `jpeg_quality` None
@@ -78,6 +83,7 @@ class DecodeRequest:
     jpeg_quality: int | None = None
     sample_fps: float | None = None
     features: FeatureRequest | None = None
+    choice: str = "midpoints"
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,8 @@ def stored_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
 def select_frames(starts_s: np.ndarray, duration_s: float, request: DecodeRequest) -> np.ndarray:
     """Frame numbers (T,) int64, ascending, without repeats, that `request` asks of a media with these frame times."""
     total = len(starts_s)
+    if request.choice == "mvbench" and request.kind != "image":
+        return _mvbench(total, duration_s, request)
     begin, end = request.clip_s if request.clip_s is not None else (0.0, duration_s)
     end = min(end, duration_s)
     if begin >= end and request.clip_s is not None:
@@ -168,6 +176,14 @@ def select_frames(starts_s: np.ndarray, duration_s: float, request: DecodeReques
         picks = np.where(inside & ~np.isin(picks, preferred), nearest, picks)
     also = np.array([k for k in request.also_frames if 0 <= k < total], np.int64)
     return np.unique(np.concatenate([picks, also]))
+
+
+def _mvbench(total: int, duration_s: float, request: DecodeRequest) -> np.ndarray:
+    """Files of a folder have numbers from 1, frames of a video from 0."""
+    first = 1 if request.kind == "frames" else 0
+    last = total - 1 + first
+    chosen = frame_choice.mvbench(request.n_frames, total / duration_s, last, request.clip_s, first)
+    return np.unique(np.clip(np.array(chosen, np.int64) - first, 0, total - 1))
 
 
 def shown_at(starts_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:

@@ -86,6 +86,7 @@ class Wish:
             jpeg_quality=frames.jpeg_quality,
             sample_fps=frames.fps,
             features=feature_request(frames) if self.media.kind == "video" else None,
+            choice=frames.choice,
         )
 
 

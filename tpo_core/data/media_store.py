@@ -132,6 +132,8 @@ def media_digest(key: str, stamp: str, request: DecodeRequest) -> str:
     features = request.features and vars(request.features)
     prefer = [[frames.start, frames.stop, frames.step] for frames in request.prefer_frames]
     asked = {**vars(request), "uri": "", "features": features, "prefer_frames": prefer}
+    if request.choice == "midpoints":  # as in records from before there was a choice
+        del asked["choice"]
     return _digest([SCHEMA_VERSION, key, stamp, asked])
 
 
