@@ -35,10 +35,11 @@ ui:  ## the MLflow page of the demo's runs, on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/quickstart/mlflow/mlflow.db --port 5000
 
 test: install lint  ## lint, types and the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/regression --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/chaos
 
 test-fast: install  ## unit tests only
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/regression -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/regression -m "not slow" --numprocesses 2 --dist loadfile
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -78,6 +78,7 @@ class StrategyRun:
     def train(self, until: int, on_step: Callable[[Progress], None] = lambda progress: None) -> "StrategyRun":
         config = LoopConfig(
             steps=until, accumulation=2, loss_weights=LOSS_WEIGHTS, clip_norm=1.0, seed=0, log_every=1, max_skipped=1,
+            counts=self.model.counts,
             autocast=lambda: torch.autocast("cpu", torch.bfloat16, enabled=self.setting.precision == "bf16"),
         )  # fmt: skip
         schedule = cosine(steps=self.setting.steps, warmup_steps=4, floor=0.1)

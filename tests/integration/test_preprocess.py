@@ -189,7 +189,8 @@ def test_on_ray_a_killed_run_loses_only_the_files_in_flight_and_the_result_is_th
     recorded = {json.loads(path.read_text())["file"]["name"] for path in (output / "media").glob("*.json")}
     done = {name: file for name, file in identity(output).items() if name in recorded}
     result, _ = run(root, output, decode=DECODE_ON_RAY)
-    assert result["shard_files_kept"] == len(done) < result["shard_files"]
+    # A worker that outlived the failed run may have finished its file after the look at the folder.
+    assert len(done) <= result["shard_files_kept"] < result["shard_files"]
     assert {name: file for name, file in identity(output).items() if name in done} == done
     assert result["digest"] == expected["digest"]
 

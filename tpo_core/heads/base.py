@@ -8,8 +8,9 @@ H/W pixels. In patches_BTNC alone, N counts the patches of a frame.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -173,16 +174,30 @@ class MaskPrediction:
 Prediction = BoxPrediction | SpanPrediction | MaskPrediction
 
 
+class Timeline(Protocol):
+    """What of a batch tells how many targets there are, besides the targets; see HeadContext."""
+
+    frame_mask_BT: Tensor
+    times_s_BT: Tensor
+    duration_s_B: Tensor
+
+
 @dataclass
 class HeadOutput:
-    """losses: terms already weighted by the head's published term weights; their sum is the task loss, a mean over the
-    samples. A term that counts other things than samples is made one by `mean_over_ranks` (ranks.py).
+    """sums: terms already weighted by the head's published term weights, each summed over its targets; counts: how many
+    there are, as `TaskHead.counts` says. The training loop divides by the count of a whole step.
 
     report: plain numbers for the log (unweighted terms, batch accuracy), never used for the gradient.
     """
 
-    losses: dict[str, Tensor]
+    sums: dict[str, Tensor]
+    counts: Mapping[str, int]
     report: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """Each term as the mean over its targets here, 0 of none."""
+        return {name: value / max(1, self.counts[name]) for name, value in self.sums.items()}
 
     @property
     def total(self) -> Tensor:
@@ -209,6 +224,11 @@ class TaskHead(nn.Module, ABC):
     def looks_at_frames(self, *, training: bool) -> bool:
         """Whether the context must hold the stored frames."""
         return False
+
+    @abstractmethod
+    def counts(self, timeline: Timeline, targets: Any) -> dict[str, int]:
+        """How many targets each term of the loss sums over; known before a forward, and the same terms for all
+        batches of the task."""
 
     @abstractmethod
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: Any) -> HeadOutput:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tpo_core.config.schema import ModelConfig
-from tpo_core.heads.base import HeadContext, HeadOutput, MaskPrediction, MaskTargets, TaskHead
-from tpo_core.heads.ranks import mean_over_ranks
+from tpo_core.heads.base import HeadContext, HeadOutput, MaskPrediction, MaskTargets, TaskHead, Timeline
 
 NORM_GROUPS = 4
+TERMS = ("bce", "dice", "projection", "absent")
 
 
 def conv_norm(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -99,7 +99,14 @@ class MaskHead(TaskHead):
     def from_config(cls, config: ModelConfig, hidden_size: int, vision_size: int) -> Self:
         return cls(hidden_size, vision_size, config.mask.width, config.mask.train_frames)
 
+    def counts(self, timeline: Timeline, targets: MaskTargets) -> dict[str, int]:
+        """Annotated frames; where some are drawn, annotated ones come first."""
+        frames_N = targets.valid_NT.sum(1)
+        frames = int((frames_N if self.train_frames is None else frames_N.clamp(max=self.train_frames)).sum())
+        return dict.fromkeys(TERMS, frames)
+
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: MaskTargets) -> HeadOutput:
+        counts = self.counts(context, targets)
         if self.train_frames is not None and self.train_frames < targets.valid_NT.shape[1]:
             index_NK = draw_frames(targets.valid_NT, self.train_frames)
             context, targets = context.frames(index_NK), targets.frames(index_NK)
@@ -113,11 +120,9 @@ class MaskHead(TaskHead):
             **dense_terms(logits_NTHW[dense_NT], truth_MHW),
             **projection_terms(logits_NTHW[boxed_NT], targets.boxes_NT4[boxed_NT]),
         }
-        frames = targets.valid_NT.sum()
-        losses = {name: mean_over_ranks(value_M.sum(), frames, len(hidden_NC)) for name, value_M in terms.items()}
-        return HeadOutput(
-            losses, {"iou": mask_iou(logits_NTHW[dense_NT].detach(), truth_MHW)} if len(truth_MHW) else {}
-        )
+        sums = {name: value_M.sum() for name, value_M in terms.items()}
+        report = {"iou": mask_iou(logits_NTHW[dense_NT].detach(), truth_MHW)} if len(truth_MHW) else {}
+        return HeadOutput(sums, counts, report)
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[MaskPrediction]:
         predictions = []

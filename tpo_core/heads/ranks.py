@@ -1,7 +1,7 @@
-"""Means over the targets of all ranks, where a term counts something else than samples.
+"""A mean over the targets of all ranks, where only the forward tells which samples are targets.
 
-The loop weighs a head's loss by the number of its samples on each rank. A term that is a mean over frames, say, or over
-boxes that happen to be valid, would so become a mean of means; `mean_over_ranks` makes it the mean over all.
+Else a head returns sums, and the loop divides them by the count of the whole step, which it knows before. Here it
+cannot, so that such a term is a mean over the ranks' parts of a micro-batch, and over micro-batches a mean of means.
 """
 
 import torch
@@ -13,8 +13,7 @@ def mean_over_ranks(total: Tensor, count: Tensor | int, samples: int, *, of_none
     """total / count, both summed over the ranks, once the ranks' results are averaged with weights `samples`.
 
     total: sum of a term over this rank's `count` targets, scalar. samples: of this rank's micro-batch. of_none: the
-    value when no rank has a target. In a single process it is total / count. Every rank must call it, for the same
-    terms in the same order.
+    value when no rank has a target. In a single process it is total / count. Every rank must call it.
     """
     counts_2 = torch.tensor([0.0, samples], dtype=torch.float64, device=total.device)
     counts_2[0] = count

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tpo_core.config.schema import ModelConfig
-from tpo_core.heads.base import BoxPrediction, HeadContext, HeadOutput, RegionTargets, TaskHead
+from tpo_core.heads.base import BoxPrediction, HeadContext, HeadOutput, RegionTargets, TaskHead, Timeline
 from tpo_core.heads.ranks import mean_over_ranks
 
 L1_WEIGHT = 2.0
@@ -76,13 +76,18 @@ class RegionHead(TaskHead):
     def from_config(cls, config: ModelConfig, hidden_size: int, vision_size: int) -> Self:
         return cls(hidden_size, config.region.loss)
 
+    def counts(self, timeline: Timeline, targets: RegionTargets) -> dict[str, int]:
+        return dict.fromkeys(("mse",) if self.loss == "mse" else ("l1", "giou"), len(targets.boxes_N4))
+
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: RegionTargets) -> HeadOutput:
         predicted_N4 = self.loc_decoder(hidden_NC)
         if self.loss == "mse":
-            losses = {"mse": nn.functional.mse_loss(predicted_N4, targets.boxes_N4)}
+            means = {"mse": nn.functional.mse_loss(predicted_N4, targets.boxes_N4)}
         else:
-            losses = box_loss(predicted_N4, targets.boxes_N4)
-        return HeadOutput(losses, {"iou": mean_iou(predicted_N4.detach(), targets.boxes_N4)})
+            means = box_loss(predicted_N4, targets.boxes_N4)
+        counts = self.counts(context, targets)
+        sums = {name: mean * counts[name] for name, mean in means.items()}
+        return HeadOutput(sums, counts, {"iou": mean_iou(predicted_N4.detach(), targets.boxes_N4)})
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[BoxPrediction]:
         fraction_N4 = self.loc_decoder(hidden_NC).clamp(0, 1)

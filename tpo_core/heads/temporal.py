@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tpo_core.config.schema import ModelConfig
-from tpo_core.heads.base import HeadContext, HeadOutput, SpanPrediction, TaskHead, TemporalTargets
-from tpo_core.heads.ranks import mean_over_ranks
+from tpo_core.heads.base import HeadContext, HeadOutput, SpanPrediction, TaskHead, TemporalTargets, Timeline
 
 SCALE = 0.2  # brings the sum of the weighted terms to about 1 at the start of training
 SPAN_WEIGHT, GIOU_WEIGHT, LABEL_WEIGHT = 10 * SCALE, 1 * SCALE, 4 * SCALE
@@ -101,7 +100,7 @@ class TemporalHead(TaskHead):
         Distances go down to minus half a frame interval, so that the nearest frame can give a moment that lies
         between two frames.
         """
-        position_BT = context.times_s_BT.float() / context.duration_s_B.float().clamp(min=1e-6)[:, None]
+        position_BT = positions(context)
         query_BW = self.query(hidden_NC)
         frames_BTW = self.pooling(context.patches_BTNC, query_BW)
         tokens = frames_BTW + query_BW[:, None] + time_encoding(position_BT, frames_BTW.shape[-1])
@@ -112,22 +111,25 @@ class TemporalHead(TaskHead):
         end_BT = torch.maximum(position_BT + distance_BT2[..., 1], start_BT)
         return self.label(states).squeeze(-1), torch.stack([start_BT, end_BT], -1), position_BT
 
+    def counts(self, timeline: Timeline, targets: TemporalTargets) -> dict[str, int]:
+        """All frames for "label", those inside moments for "span" and "giou"."""
+        inside_BT, _ = assign_frames(targets.spans, positions(timeline), timeline.frame_mask_BT)
+        inside = int(inside_BT.sum())
+        return {"label": int(timeline.frame_mask_BT.sum()), "span": inside, "giou": inside}
+
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: TemporalTargets) -> HeadOutput:
         logits_BT, spans_BT2, position_BT = self.proposals(hidden_NC, context)
         inside_BT, truth_BT2 = assign_frames(targets.spans, position_BT, context.frame_mask_BT)
         label = F.binary_cross_entropy_with_logits(logits_BT, inside_BT.float(), reduction="none")
         predicted_M2, truth_M2 = spans_BT2[inside_BT], truth_BT2[inside_BT]
         iou_M, giou_M = span_iou(predicted_M2, truth_M2)
-
-        def mean(value: Tensor) -> Tensor:
-            return mean_over_ranks(value.sum(), len(value), len(hidden_NC))
-
-        losses = {
-            "label": LABEL_WEIGHT * mean(label[context.frame_mask_BT]),
-            "span": SPAN_WEIGHT * mean((predicted_M2 - truth_M2).abs().mean(1)),
-            "giou": GIOU_WEIGHT * mean(1 - giou_M),
+        sums = {
+            "label": LABEL_WEIGHT * label[context.frame_mask_BT].sum(),
+            "span": SPAN_WEIGHT * (predicted_M2 - truth_M2).abs().mean(1).sum(),
+            "giou": GIOU_WEIGHT * (1 - giou_M).sum(),
         }
-        return HeadOutput(losses, {"iou": float(iou_M.detach().mean())} if len(iou_M) else {})
+        report = {"iou": float(iou_M.detach().mean())} if len(iou_M) else {}
+        return HeadOutput(sums, self.counts(context, targets), report)
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[SpanPrediction]:
         logits_BT, spans_BT2, _ = self.proposals(hidden_NC, context)
@@ -141,6 +143,11 @@ class TemporalHead(TaskHead):
             keep = suppress(spans_K2, scores_K)
             predictions.append(SpanPrediction(vote(spans_K2, scores_K, keep), scores_K[keep]))
         return predictions
+
+
+def positions(timeline: Timeline) -> Tensor:
+    """Times (B, T) of the frames as fractions of the duration."""
+    return timeline.times_s_BT.float() / timeline.duration_s_B.float().clamp(min=1e-6)[:, None]
 
 
 def assign_frames(spans: list[Tensor], position_BT: Tensor, frame_mask_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,9 @@ def batch_flops(model: "TpoModel") -> Callable[[Batch], float]:
     def count(batch: Batch) -> float:
         groups_of_frames = sum(math.ceil(frames / backbone.frames_a_group) for frames in batch.frames_of_clips)
         return (
-            per_token * batch.n_tokens + per_answer_token * batch.counts["lm"] + per_patch * patches * groups_of_frames
+            per_token * batch.n_tokens
+            + per_answer_token * batch.n_answer_tokens
+            + per_patch * patches * groups_of_frames
         )
 
     return count

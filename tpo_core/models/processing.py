@@ -36,6 +36,7 @@ from tpo_core.models.preprocessor import (
 )
 from tpo_core.models.targets import BUILDERS, fractions
 from tpo_core.models.task_tokens import TASK_TOKENS, TRACK_BOX
+from tpo_core.models.wording import worded
 
 IGNORED = -100
 ANSWER_MARK = "\x00answer-{}\x00"
@@ -73,10 +74,9 @@ class Batch(Movable):
     prompt_frame_B: Tensor
 
     @property
-    def counts(self) -> dict[str, int]:
-        """What each loss of the batch is a sum over: answer tokens, and samples for the loss of its head."""
-        tokens = int((self.labels_BL[:, 1:] != IGNORED).sum())
-        return {"lm": tokens, "kl": tokens, self.kind: len(self.sample_ids)}
+    def n_answer_tokens(self) -> int:
+        """Tokens that carry a label."""
+        return int((self.labels_BL[:, 1:] != IGNORED).sum())
 
     @property
     def n_tokens(self) -> int:
@@ -141,6 +141,7 @@ class Processor:
         self.mask_size = image_size // 2
         self.slot_ids = {name: self.token_id(head.slot) for name, head in HEADS.items()}
         self.keeps_frames = {True: False, False: False}  # in training, in prompts
+        self.writes_coordinates = False  # as numbers in the text, in place of task tokens
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     @classmethod
@@ -242,11 +243,17 @@ class Processor:
         text = MEDIA_MARK.sub("", turn.text, count=len(turn.media_refs)) if turn.media_refs else turn.text
         return self.literals.mark(text.strip(), keep=(TRACK_BOX,), at_most=len(turn.target_refs))
 
+    def turns(self, example: Example, *, train: bool) -> list[Turn]:
+        """The conversation, up to its last answer unless in training."""
+        turns = list(conversation(example.sample))
+        if not train and turns[-1].role == "assistant":
+            turns = turns[:-1]
+        return worded(example, turns) if self.writes_coordinates else turns
+
     def segments(self, example: Example, *, train: bool) -> list[tuple[str, bool]]:
         """The conversation as (text, is an answer) pieces. A prompt ends where the last answer begins."""
-        turns = [(turn.role, self.spoken(turn)) for turn in conversation(example.sample)]
-        if not train:
-            turns = [*(turns[:-1] if turns[-1][0] == "assistant" else turns), ("assistant", "")]
+        turns = [(turn.role, self.spoken(turn)) for turn in self.turns(example, train=train)]
+        turns += [] if train else [("assistant", "")]
         messages, answers = [], []
         needs_video = len(example.frames_THWC) > 0
         for role, text in turns:
@@ -282,6 +289,9 @@ class Processor:
                 loss = (is_answer and token not in silent) or (after_answer and position == 0)
                 ids += [token] * count
                 labels += [token if loss else IGNORED] * count
+        if not train:
+            opening = self.tokenize(example.answer_prefix)
+            ids, labels = ids + opening, labels + [IGNORED] * len(opening)
         if len(example.frames_THWC) and self.video_token_id not in ids:
             raise TpoError(
                 f"the chat template writes no {self.shown} where a clip is shown: take that of the base model"

@@ -78,6 +78,7 @@ class TpoModel(nn.Module):
         self.compares_with_base = False
         self.frames = FramesConfig()
         self._text_encoder = text_encoder(config, list(self.heads))
+        processor.writes_coordinates = config.coordinates == "text"
         processor.keeps_frames = {
             training: any(self.head(name).looks_at_frames(training=training) for name in self.heads)
             for training in (True, False)
@@ -202,12 +203,20 @@ class TpoModel(nn.Module):
         """What a micro-batch costs, forward and backward, with what trains now: see the module of `batch_flops`."""
         return batch_flops(self)
 
-    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Unweighted losses {"lm": ..., <kind>: ...}, each summed over its targets (`Batch.counts` says how many), and
-        plain numbers for the log.
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """How many targets each loss of a batch sums over, on this rank."""
+        counts = dict.fromkeys(("lm", "kl"), batch.n_answer_tokens)
+        if batch.kind in self.heads and batch.targets is not None:
+            terms = self.head(batch.kind).counts(batch, batch.targets)
+            counts |= {f"{batch.kind}/{term}": count for term, count in terms.items()}
+        return counts
 
-        "lm" is the cross-entropy of labelled tokens, indicators included (the paper's assignment loss); the loss of a
-        head is there when the batch is of its kind and the model has it; "kl" is there for plain conversation when
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Losses {"lm": ..., "<kind>/<term>": ...}, each summed over its targets (`counts` says how many), and plain
+        numbers for the log.
+
+        "lm" is the cross-entropy of labelled tokens, indicators included (the paper's assignment loss); the terms of a
+        head are there when the batch is of its kind and the model has it; "kl" is there for plain conversation when
         `.compares_with_base` is set: how far its answers are from those without adapters, in nats a token (learning
         without forgetting, arXiv 1606.09282).
         """
@@ -227,7 +236,7 @@ class TpoModel(nn.Module):
             hidden_NC = hidden_BLC[torch.arange(len(slots_BL), device=slots_BL.device), slots_BL.int().argmax(1)]
             with torch.autocast(hidden_NC.device.type, enabled=False):
                 result = self.head(batch.kind)(hidden_NC.float(), self._context(features, batch), batch.targets)
-            losses[batch.kind] = result.total * len(hidden_NC)
+            losses |= {f"{batch.kind}/{name}": value for name, value in result.sums.items()}
             terms = {name: float(value.detach()) for name, value in result.losses.items()}
             report = {f"{batch.kind}/{name}": value for name, value in {**terms, **result.report}.items()}
         return losses, report

@@ -1,9 +1,10 @@
 """The one training loop: `losses, report = model(batch)`.
 
-It never names a task. A model returns a dict of losses by name, sums over the targets of its batch, and a report of
-plain numbers; `Shares` and the recipe's weights turn them into one total. Everything that a step computes is a function
-of the parameters, the optimizer state and the step number: sample order comes from the batches' plan, randomness
-(dropout) from `seed_step`. That is why a run resumed from a checkpoint continues bit for bit on a CPU.
+It never names a task. A model returns a dict of losses by name, sums over the targets of its batch, of which it tells
+the number before, and a report of plain numbers; `Shares` and the recipe's weights turn them into one total. All that a
+step computes is a function of the parameters, the optimizer state and the step number: sample order comes from the
+batches' plan, randomness (dropout) from `seed_step`. That is why a run resumed from a checkpoint continues bit for bit
+on a CPU.
 """
 
 import math
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tpo_core.errors import RunFailedError
 from tpo_core.train.meter import memory_bytes
 from tpo_core.train.optim import set_learning_rates
 from tpo_core.train.rows import Progress, Row, Window, make_row
@@ -32,7 +34,7 @@ class Batches(Protocol):
         """This rank's micro-batches of optimizer step `step`, on the CPU; a pure function of `step`."""
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunFailedError):
     """Loss or gradient norm was not finite for too many steps in a row."""
 
 
@@ -48,8 +50,9 @@ class LoopConfig:
     accumulation: micro-batches per step. loss_weights: weight of each loss name. clip_norm: global gradient norm.
     seed: base of the dropout randomness. log_every: in steps. autocast: entered around each forward.
     max_skipped: steps in a row whose update may be skipped because loss or gradient norm was not finite; one more
-    raises DivergedError. flops: what the model computes for a micro-batch of a rank, forward and backward. peak_flops:
-    what a device does at best in a second; None where that is not known.
+    raises DivergedError. counts: of a micro-batch of a rank, how many targets each loss sums over. flops: what the
+    model computes for it, forward and backward. peak_flops: what a device does at best in a second; None where that is
+    not known.
     """
 
     steps: int
@@ -59,6 +62,7 @@ class LoopConfig:
     seed: int
     log_every: int
     max_skipped: int
+    counts: Callable[[Any], Mapping[str, int]]
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     flops: Callable[[Any], float] = uncounted
     peak_flops: float | None = None
@@ -101,7 +105,7 @@ def run_step(
     micros = list(batches.step(progress.step))
     wait_s = time.perf_counter() - started
     assert len(micros) == config.accumulation, f"{len(micros)} micro-batches where {config.accumulation} make a step"
-    shares = Shares.of(micros, config.loss_weights, strategy, flops=config.flops)
+    shares = Shares.of(micros, config.loss_weights, strategy, counts=config.counts, flops=config.flops)
     reports = accumulate(module, micros, shares, config, strategy)
     norm = strategy.gradient_norm()
     values = shares.values(strategy)

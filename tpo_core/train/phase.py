@@ -33,6 +33,9 @@ class PhaseModel(Savable, Protocol):
     def groups(self) -> Groups:
         """Parameters by group, as (name, parameter) pairs."""
 
+    def counts(self, batch: Any) -> Mapping[str, int]:
+        """How many targets each loss of a micro-batch sums over."""
+
     def flops(self) -> Callable[[Any], float]:
         """What a micro-batch costs, forward and backward, with what trains now; asked before a strategy cuts it up."""
 
@@ -132,7 +135,7 @@ def run_rank(
         if asked:
             raise StoppedError
 
-    config = loop_config(job, plan, device, flops)
+    config = loop_config(job, plan, device, model.counts, flops)
     schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
     try:
         with closing(checkpointer), closing(batches), closing(profile) if profile else nullcontext():
@@ -162,7 +165,13 @@ def run_rank(
     return True
 
 
-def loop_config(job: PhaseJob, plan: PhasePlan, device: torch.device, flops: Callable[[Any], float]) -> LoopConfig:
+def loop_config(
+    job: PhaseJob,
+    plan: PhasePlan,
+    device: torch.device,
+    counts: Callable[[Any], Mapping[str, int]],
+    flops: Callable[[Any], float],
+) -> LoopConfig:
     """What the loop has to know of the recipe."""
     stage, train_config = job.stage, job.recipe.train
     return LoopConfig(
@@ -174,6 +183,7 @@ def loop_config(job: PhaseJob, plan: PhasePlan, device: torch.device, flops: Cal
         log_every=train_config.log_every_steps,
         max_skipped=train_config.max_skipped_steps,
         autocast=partial(autocast, device, stage.precision),
+        counts=counts,
         flops=flops,
         peak_flops=peak_flops(device, stage.precision, train_config.peak_tflops),
     )

@@ -11,14 +11,11 @@ from tpo_core.train.strategies.base import Strategy
 
 
 class Batch(Protocol):
-    """What the loop knows of a rank's part of a micro-batch: the kind of its samples, who they are, how many targets
-    each loss sums over, and how many tokens the language model reads."""
+    """What the loop knows of a rank's part of a micro-batch: the kind of its samples, who they are, and how many tokens
+    the language model reads."""
 
     kind: str
     sample_ids: list[str]
-
-    @property
-    def counts(self) -> Mapping[str, int]: ...
 
     @property
     def n_tokens(self) -> int: ...
@@ -34,6 +31,8 @@ class Shares:
     number of them); the total is the mean of the kinds, each with the share of its micro-batches, so that the mixture
     decides what a kind weighs and neither the length of answers nor the split over ranks and micro-batches does.
 
+    A loss "region" may come as terms "region/l1", "region/giou", which share its weight and count targets of their own.
+
     counts: (kind, loss) to targets on all ranks; fractions: kind to its share of the micro-batches; sums: of this
     rank, on the device, so that nothing waits for them. samples: by kind, of all ranks, as tokens and flops are.
     """
@@ -48,26 +47,32 @@ class Shares:
 
     @classmethod
     def of(
-        cls, micros: list[Batch], weights: Mapping[str, float], strategy: Strategy, *, flops: Callable[[Batch], float]
+        cls,
+        micros: list[Batch],
+        weights: Mapping[str, float],
+        strategy: Strategy,
+        *,
+        counts: Callable[[Batch], Mapping[str, int]],
+        flops: Callable[[Batch], float],
     ) -> "Shares":
         """Counts the targets of a step; every rank has micro-batches of the same kinds in the same order.
 
-        flops: what the model computes for a micro-batch of this rank.
+        counts, flops: of a micro-batch of this rank, the targets of each loss and what the model computes.
         """
         local: dict[tuple[str, str], int] = {}
         samples: dict[str, int] = {}
         for micro in micros:
             samples[micro.kind] = samples.get(micro.kind, 0) + len(micro.sample_ids)
-            for name, count in micro.counts.items():
+            for name, count in counts(micro).items():
                 local[micro.kind, name] = local.get((micro.kind, name), 0) + count
         own = [sum(micro.n_tokens for micro in micros), sum(flops(micro) for micro in micros)]
-        tokens, done, *counts = strategy.total([*own, *samples.values(), *local.values()])
+        tokens, done, *totals = strategy.total([*own, *samples.values(), *local.values()])
         kinds = [micro.kind for micro in micros]
         return cls(
             weights,
-            counts=dict(zip(local, counts[len(samples) :], strict=True)),
+            counts=dict(zip(local, totals[len(samples) :], strict=True)),
             fractions={kind: kinds.count(kind) / len(kinds) for kind in kinds},
-            samples={kind: int(count) for kind, count in zip(samples, counts, strict=False)},
+            samples={kind: int(count) for kind, count in zip(samples, totals, strict=False)},
             tokens=int(tokens),
             flops=done,
         )
@@ -76,23 +81,31 @@ class Shares:
         """What a micro-batch adds to the total on this rank, to be differentiated. Every loss must have a weight."""
         terms = []
         for name, value in losses.items():
-            terms.append(self.weights[name] * self.fractions[kind] / max(1, self.counts[kind, name]) * value)
+            weight = self.weights[loss_of(name)]
+            terms.append(weight * self.fractions[kind] / max(1, self.counts[kind, name]) * value)
             known = self.sums.get((kind, name))
             self.sums[kind, name] = value.detach() if known is None else known + value.detach()
         return torch.stack(terms).sum()
 
     def values(self, strategy: Strategy) -> dict[str, float]:
-        """total, kind/<kind> and loss/<name> over all ranks; the last is the mean over the targets of all kinds."""
+        """total, kind/<kind> and loss/<name> over all ranks; the last is the mean over the targets of all kinds, summed
+        over the terms of a loss."""
         sums = dict(zip(self.sums, strategy.total(list(self.sums.values())), strict=True))
         kinds = dict.fromkeys(self.fractions, 0.0)
         for (kind, name), value in sums.items():
-            kinds[kind] += self.weights[name] * value / max(1, self.counts[kind, name])
-        names = {name: [key for key in sums if key[1] == name] for _, name in sums}
+            kinds[kind] += self.weights[loss_of(name)] * value / max(1, self.counts[kind, name])
+        losses: dict[str, float] = {}
+        for term in dict.fromkeys(name for _, name in sums):
+            keys = [key for key in sums if key[1] == term]
+            mean = sum(sums[key] for key in keys) / max(1, sum(self.counts[key] for key in keys))
+            losses[loss_of(term)] = losses.get(loss_of(term), 0.0) + mean
         return {
             "total": sum(self.fractions[kind] * value for kind, value in kinds.items()),
             **{f"kind/{kind}": value for kind, value in kinds.items()},
-            **{
-                f"loss/{name}": sum(sums[key] for key in keys) / max(1, sum(self.counts[key] for key in keys))
-                for name, keys in names.items()
-            },
+            **{f"loss/{name}": value for name, value in losses.items()},
         }
+
+
+def loss_of(name: str) -> str:
+    """The loss, which has a weight, that a term belongs to."""
+    return name.partition("/")[0]

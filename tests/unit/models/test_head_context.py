@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.losses import mean_losses
 from tests.unit.models.test_generation import make_it_say
 from tpo_core.config.model import CgDetrConfig, TemporalConfig
 from tpo_core.config.schema import FeaturesConfig, FramesConfig
@@ -58,8 +59,7 @@ def test_stored_clip_features_and_encoded_questions_reach_the_published_temporal
     assert context.clip_features_BLD[0, 1].tolist() == [6, 7, 8, 9, 10, 11]
     assert context.clip_len_s_B.tolist() == [2.0, 2.0]
     assert context.text_mask_BQ.tolist() == [[True] * 3, [True, True, False]]
-    losses, _ = model(model.processor.collate([model.processor.encode(example) for example in examples]))
-    losses["temporal"].backward()
+    mean_losses(model, model.processor.collate([model.processor.encode(e) for e in examples]))["temporal"].backward()
     make_it_say(model, "<time_begin>")
     for answer in model.chat(examples, 1):
         spans_s = answer.first("temporal").spans_s

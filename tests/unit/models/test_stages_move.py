@@ -45,7 +45,7 @@ def step_once(model: TpoModel, stage: StageConfig, make_example) -> dict[str, to
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     config = LoopConfig(
         steps=1, accumulation=len(KINDS), loss_weights=stage.loss_weights, clip_norm=1.0, seed=0, log_every=1,
-        max_skipped=0,
+        max_skipped=0, counts=model.counts,
     )  # fmt: skip
     strategy = Replicated()
     module = strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))

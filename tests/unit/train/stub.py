@@ -28,10 +28,6 @@ class StubBatch:
     targets_N: Tensor
 
     @property
-    def counts(self) -> dict[str, int]:
-        return dict.fromkeys(("lm", self.kind), len(self.inputs_NC))
-
-    @property
     def n_tokens(self) -> int:
         return 3 * len(self.inputs_NC)
 
@@ -67,6 +63,9 @@ class StubModel(nn.Module):
     def save_pretrained(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
         directory.mkdir()
         torch.save(dict(weights), directory / "weights.pt")
+
+    def counts(self, batch: StubBatch) -> dict[str, int]:
+        return dict.fromkeys(("lm", batch.kind), len(batch.inputs_NC))
 
     def flops(self):
         return lambda batch: 1000.0 * len(batch.sample_ids)
@@ -137,7 +136,7 @@ class Run:
         self.config = LoopConfig(
             **{
                 "steps": 12, "accumulation": 2, "loss_weights": {"lm": 1.0, "region": 2.0}, "clip_norm": 1.0,
-                "seed": 7, "log_every": 3, "max_skipped": 2, **config,
+                "seed": 7, "log_every": 3, "max_skipped": 2, "counts": self.model.counts, **config,
             }
         )  # fmt: skip
 

@@ -120,6 +120,9 @@ def test_an_exploding_gradient_with_a_finite_loss_is_caught():
         def forward(self, batch):
             return {"lm": self.w.clamp(min=0).sqrt().sum()}, {}  # sqrt at 0: loss 0, gradient infinite
 
+        def counts(self, batch):
+            return {"lm": 1}
+
         def groups(self):
             return {"lora": list(self.named_parameters())}
 

@@ -15,13 +15,15 @@ class Micro(StubBatch):
         super().__init__(kind, [str(i) for i in range(samples)], torch.zeros(samples, 1), torch.zeros(samples))
         self.tokens = tokens
 
-    @property
-    def counts(self):
-        return {"lm": self.tokens, self.kind: len(self.sample_ids)}
+
+def counts_of(micro):
+    return {"lm": micro.tokens, micro.kind: len(micro.sample_ids)}
 
 
-def shares_of(*micros):
-    return Shares.of(list(micros), WEIGHTS, Replicated(), flops=lambda micro: 10.0 * len(micro.sample_ids))
+def shares_of(*micros, counts=counts_of):
+    return Shares.of(
+        list(micros), WEIGHTS, Replicated(), counts=counts, flops=lambda micro: 10.0 * len(micro.sample_ids)
+    )
 
 
 def test_a_loss_is_a_mean_over_the_targets_of_the_step_and_not_of_means():
@@ -43,6 +45,23 @@ def test_the_mixture_decides_what_a_kind_weighs_and_not_the_length_of_its_answer
     assert values["total"] == pytest.approx(region.item() + chat)
     assert values["loss/lm"] == pytest.approx(1508 / 1004)
     assert (shares.samples, shares.tokens, shares.flops) == ({"region": 2, "chat": 5}, 21, 70.0)
+
+
+def test_the_terms_of_a_loss_share_its_weight_and_are_means_over_targets_of_their_own():
+    frames, moments = {"first": 8, "second": 2}, {"first": 1, "second": 3}
+    micros = [Micro("region", 1, 0), Micro("region", 1, 0)]
+    micros[0].sample_ids, micros[1].sample_ids = ["first"], ["second"]
+    shares = shares_of(
+        *micros,
+        counts=lambda micro: {"region/label": frames[micro.sample_ids[0]], "region/span": moments[micro.sample_ids[0]]},
+    )
+    losses = [{"region/label": 16.0, "region/span": 2.0}, {"region/label": 1.0, "region/span": 10.0}]
+    added = [shares.add("region", {name: torch.tensor(value) for name, value in each.items()}) for each in losses]
+    expected = 17 / 10 + 12 / 4  # the mean of means would be 1.25 + 2.67
+    assert sum(added).item() == pytest.approx(3.0 * expected)
+    assert shares.values(Replicated()) == pytest.approx(
+        {"total": 3 * expected, "kind/region": 3 * expected, "loss/region": expected}
+    )
 
 
 def test_a_kind_without_a_target_adds_nothing():

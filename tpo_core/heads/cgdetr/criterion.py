@@ -47,6 +47,11 @@ def weight_of(name: str) -> float:
     return WEIGHTS[name] if name in WEIGHTS else SPAN_WEIGHTS[name.split("_")[0]]
 
 
+def span_term(name: str, layer: int, *, last: int) -> str:
+    """The name of a term of a decoder layer."""
+    return name if layer == last else f"{name}_{layer}"
+
+
 def criterion(output: CgDetrOutput, targets: CgDetrTargets) -> Criterion:
     """Every term of an output of the training branch."""
     assert output.moment is not None, "the criterion needs the output of the training branch"
@@ -62,10 +67,10 @@ def criterion(output: CgDetrOutput, targets: CgDetrTargets) -> Criterion:
     )
     last = len(output.logits_RBQ2) - 1
     for layer, (logits_BQ2, spans_BQ2) in enumerate(zip(output.logits_RBQ2, output.spans_RBQ2, strict=True)):
-        ending = "" if layer == last else f"_{layer}"
         pairs = match(logits_BQ2, spans_BQ2, targets.spans)
-        terms, found.class_error[f"class_error{ending}"] = span_losses(logits_BQ2, spans_BQ2, targets.spans, pairs)
-        found.terms |= {f"{name}{ending}": value for name, value in terms.items()}
+        terms, error = span_losses(logits_BQ2, spans_BQ2, targets.spans, pairs)
+        found.class_error[span_term("class_error", layer, last=last)] = error
+        found.terms |= {span_term(name, layer, last=last): value for name, value in terms.items()}
         found.matches.append(pairs)
     return found
 

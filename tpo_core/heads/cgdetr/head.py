@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from tpo_core.config.model import CgDetrConfig
 from tpo_core.config.schema import ModelConfig
-from tpo_core.heads.base import HeadContext, HeadOutput, SpanPrediction, TaskHead, TemporalTargets
-from tpo_core.heads.cgdetr.criterion import criterion
+from tpo_core.heads.base import HeadContext, HeadOutput, SpanPrediction, TaskHead, TemporalTargets, Timeline
+from tpo_core.heads.cgdetr.criterion import SPAN_WEIGHTS, WEIGHTS, criterion, span_term
 from tpo_core.heads.cgdetr.features import inputs_of
 from tpo_core.heads.cgdetr.network import CgDetr, CgDetrInputs
 from tpo_core.heads.cgdetr.postprocess import round_to_clips, windows
-from tpo_core.heads.cgdetr.targets import CgDetrTargets, build_targets
+from tpo_core.heads.cgdetr.targets import MAX_WINDOWS, CgDetrTargets, build_targets
 
 LOSS_SCALE = 0.05  # of the whole criterion in the published training
 PLACE_CHANNELS = 2
@@ -64,6 +64,18 @@ class CgDetrHead(TaskHead):
         windows_s = [spans_K2 * duration for spans_K2, duration in zip(spans, duration_B.tolist(), strict=True)]
         return build_targets(windows_s, length_B.tolist(), mask_BV).to(mask_BV.device)
 
+    def counts(self, timeline: Timeline, targets: TemporalTargets) -> dict[str, int]:
+        """Matched moments for "span" and "giou" of each layer. All other terms count samples: they compare the samples
+        of a micro-batch with each other, so that the published mean over them is what a sample stands for."""
+        samples, most = len(targets.spans), min(MAX_WINDOWS, self.config.queries)
+        matched = sum(min(len(spans_K2), most) for spans_K2 in targets.spans)
+        counts = dict.fromkeys(WEIGHTS, samples)
+        last = self.config.decoder_layers - 1
+        for layer in range(last + 1):
+            for name in SPAN_WEIGHTS:
+                counts[span_term(name, layer, last=last)] = samples if name == "label" else matched
+        return counts
+
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: TemporalTargets) -> HeadOutput:
         """The terms of the criterion with their weights, times 0.05. Clips are drawn from torch's random state."""
         video_ids_B = torch.arange(len(hidden_NC)) if context.clip_B is None else context.clip_B
@@ -72,8 +84,9 @@ class CgDetrHead(TaskHead):
             built = self.targets(inputs, context, targets.spans)
             output = self.network(inputs, built.relevant_BV, video_ids_B.to(hidden_NC.device))
             found = criterion(output, built)
-        losses = {name: LOSS_SCALE * value for name, value in found.weighted().items()}
-        return HeadOutput(losses, {"class_error": found.class_error["class_error"]})
+        counts = self.counts(context, targets)
+        sums = {name: LOSS_SCALE * value * counts[name] for name, value in found.weighted().items()}
+        return HeadOutput(sums, counts, {"class_error": found.class_error["class_error"]})
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[SpanPrediction]:
         """As many spans as the network has queries, overlaps included; where clip features have a length, spans begin

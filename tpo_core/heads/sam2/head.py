@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from tpo_core.config.model import Sam2MaskConfig
 from tpo_core.config.schema import ModelConfig
-from tpo_core.heads.base import HeadContext, HeadOutput, MaskPrediction, MaskTargets, TaskHead
+from tpo_core.heads.base import HeadContext, HeadOutput, MaskPrediction, MaskTargets, TaskHead, Timeline, take_frames
 from tpo_core.heads.mask import decode, dense_terms
-from tpo_core.heads.ranks import mean_over_ranks
 from tpo_core.heads.region import mean_iou
 from tpo_core.heads.sam2.frozen import PROMPT_ROWS, FrozenSam2
 from tpo_core.heads.sam2.targets import PromptBoxes, prompt_boxes
@@ -61,9 +60,17 @@ class Sam2MaskHead(TaskHead):
         """(N, 3, C) embeddings in place of those of a box."""
         return self.track_embed(hidden_NC).unflatten(1, (PROMPT_ROWS, self.sam.prompt_width))
 
+    def counts(self, timeline: Timeline, targets: MaskTargets) -> dict[str, int]:
+        """Samples that show their object on some annotated frame; for the pixel terms those of them with masks."""
+        truth = prompt_boxes(targets)
+        counts = dict.fromkeys(("embedding", "box"), int(truth.present_N.sum()))
+        if self.config.pixel_weight:
+            counts |= dict.fromkeys(("pixel_bce", "pixel_dice"), len(masked_rows(truth, targets)))
+        return counts
+
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: MaskTargets) -> HeadOutput:
-        """Mean absolute differences "embedding" and "box", averaged over the samples that show their object on some
-        annotated frame; and, if the recipe weighs them, "pixel_bce" and "pixel_dice" over those of them with masks."""
+        """Mean absolute differences "embedding" and "box", and, if the recipe weighs them, "pixel_bce" and
+        "pixel_dice"."""
         with torch.autocast(hidden_NC.device.type, enabled=False):
             hidden_NC = hidden_NC.float()
             truth = prompt_boxes(targets)
@@ -73,23 +80,19 @@ class Sam2MaskHead(TaskHead):
                 "box": (boxes_N4 - truth.boxes_N4).abs().mean(1),
             }
             present_N = truth.present_N
-            losses = {
-                name: mean_over_ranks((value_N * present_N).sum(), present_N.sum(), len(present_N))
-                for name, value_N in terms_N.items()
-            }
+            sums = {name: (value_N * present_N).sum() for name, value_N in terms_N.items()}
             if self.config.pixel_weight:
-                losses |= self.pixel_losses(prompts_N3C, truth, context, targets)
+                sums |= self.pixel_sums(prompts_N3C, truth, context, targets)
         seen = truth.present_N
         report = {"box_iou": mean_iou(boxes_N4[seen].detach(), truth.boxes_N4[seen])} if seen.any() else {}
-        return HeadOutput(losses, report)
+        return HeadOutput(sums, self.counts(context, targets), report)
 
-    def pixel_losses(
+    def pixel_sums(
         self, prompts_N3C: Tensor, truth: PromptBoxes, context: HeadContext, targets: MaskTargets
     ) -> dict[str, Tensor]:
         """Of the masks that SAM2 makes on the frames prompted on; 0 where no sample of the batch has a mask there."""
         frames, places = stored_frames(context), truth.frame_N.tolist()
-        masks_NHW = torch.stack([masks_THW[place] for masks_THW, place in zip(targets.masks_NTHW, places, strict=True)])
-        chosen = (truth.present_N & ~targets.box_only_N & masks_NHW.flatten(1).any(1)).nonzero().squeeze(1)
+        masks_NHW, chosen = prompted_masks(truth, targets), masked_rows(truth, targets)
         totals = dict.fromkeys(("bce", "dice"), prompts_N3C.sum() * 0)
         if len(chosen):
             looked_at = [frames[row][places[row]].to(prompts_N3C.device) for row in chosen.tolist()]
@@ -97,10 +100,7 @@ class Sam2MaskHead(TaskHead):
             masks_MHW = masks_NHW[chosen].to(logits_Mhw.dtype)
             logits_MHW = F.interpolate(logits_Mhw[None], masks_MHW.shape[-2:], mode="bilinear", align_corners=False)[0]
             totals = {name: value_M.sum() for name, value_M in dense_terms(logits_MHW, masks_MHW).items()}
-        return {
-            f"pixel_{name}": self.config.pixel_weight * mean_over_ranks(total, len(chosen), len(prompts_N3C))
-            for name, total in totals.items()
-        }
+        return {f"pixel_{name}": self.config.pixel_weight * total for name, total in totals.items()}
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[MaskPrediction]:
         """Prompted by the hidden vectors, or, where the recipe says so, by the box of the question if it has one."""
@@ -131,6 +131,17 @@ class Sam2MaskHead(TaskHead):
             clip = follow(self.sam, frames[rows[0]], prompts_N3C[rows], start, (height, width))
             found |= dict(zip(rows, clip, strict=True))
         return [found[row] for row in rows_N.tolist()]
+
+
+def prompted_masks(truth: PromptBoxes, targets: MaskTargets) -> Tensor:
+    """The mask (N, H, W) of each sample on the frame that it prompts on."""
+    return take_frames(targets.masks_NTHW, truth.frame_N[:, None])[:, 0]
+
+
+def masked_rows(truth: PromptBoxes, targets: MaskTargets) -> Tensor:
+    """The samples that have a mask, not empty, on that frame."""
+    drawn_N = prompted_masks(truth, targets).flatten(1).any(1)
+    return (truth.present_N & ~targets.box_only_N & drawn_N).nonzero().squeeze(1)
 
 
 def follow(
