@@ -118,6 +118,11 @@ def from_coco(segmentation: Any, h: int, w: int) -> Rle:
     return Rle(height, width, counts.encode("ascii") if isinstance(counts, str) else counts)
 
 
+def to_coco(rle: Rle) -> dict[str, Any]:
+    """The `segmentation` of a COCO file with compressed counts, which JSON can hold. Inverse of `from_coco`."""
+    return {"size": [rle.h, rle.w], "counts": rle.counts.decode("ascii")}
+
+
 def _fill(polygon: Sequence[float], h: int, w: int) -> np.ndarray:
     given_N2 = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     if not (np.abs(given_N2) < _FARTHEST_PX).all():  # NaN too

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tpo_core.config.schema import EvaluationConfig
+from tpo_core.data import rle
 from tpo_core.data.example import Example, load_example
 from tpo_core.data.sample import Sample
 from tpo_core.data.shards import ShardSet
@@ -30,7 +31,7 @@ TELL_EVERY_S = 10.0
 @dataclass
 class Scored:
     """One answered request. `scores` holds the task's own numbers; `truth` and `prediction` are plain JSON values
-    (masks, which are large, are left out); `example` and `found` stay for the gallery."""
+    (predicted masks are run lengths, true ones are left to the sample); `example` and `found` stay for the gallery."""
 
     task: str
     example: Example
@@ -152,7 +153,8 @@ def _mask(example: Example, answer: Answer, found: MaskPrediction | None) -> tup
     true = truth.true_masks(example)[known]
     predicted = np.zeros_like(true) if found is None else found.masks_THW.numpy()[known]
     j, f = masks.jaccard(predicted, true), masks.boundary_f(predicted, true)
-    return {"j": float(np.mean(j)), "f": float(np.mean(f))}, None, None
+    runs = None if found is None else [rle.to_coco(rle.encode(mask_HW)) for mask_HW in found.masks_THW.numpy()]
+    return {"j": float(np.mean(j)), "f": float(np.mean(f))}, None, runs
 
 
 def _track(example: Example, answer: Answer, found: MaskPrediction | None) -> tuple[dict[str, float], Any, Any]:

@@ -66,6 +66,7 @@ def test_every_form_of_a_coco_segmentation_is_read():
     text = encoded.counts.decode()
     for counts in (text, encoded.counts, rle.runs(encoded).tolist()):
         assert rle.from_coco({"size": [5, 5], "counts": counts}, 5, 5) == encoded
+    assert rle.to_coco(encoded) == {"size": [5, 5], "counts": text}
     square = rle.from_coco([[1, 1, 4, 1, 4, 3, 1, 3]], 5, 5)
     assert rle.bbox(square) == (1.0, 1.0, 4.0, 3.0)
 

@@ -20,6 +20,7 @@ from tests.unit.evaluation.conftest import (
     write_shards,
 )
 from tpo_core.config.schema import EvaluationConfig
+from tpo_core.data import rle
 from tpo_core.data.record import Target, TrackEntry
 from tpo_core.data.rle import encode
 from tpo_core.data.shards import ShardSet
@@ -224,4 +225,10 @@ def test_every_model_is_asked_the_same(shards):
 def test_a_prediction_is_compared_at_the_size_of_the_original():
     answered = scored("mask", answer_with("mask"))
     assert np.asarray(answered.found.masks_THW).shape == (4, 30, 40)
-    assert answered.row()["prediction"] is None  # masks are large: they stay out of the rows
+
+
+def test_predicted_masks_are_run_lengths_in_the_row():
+    row = json.loads(json.dumps(scored("mask", answer_with("mask")).row()))
+    found = [rle.decode(rle.from_coco(mask, 30, 40)) for mask in row["prediction"]]
+    assert np.array_equal(found, [true_mask()] * 4)
+    assert scored("mask", answer_with(text="There.")).row()["prediction"] is None
