@@ -217,6 +217,12 @@ class SampleTable:
         return {kind: found for kind, index in self.kind_index.items() if len(found := index[chosen[index]])}
 
     @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each sample by its id; of an id that comes twice, the last."""
+        ids = (name for batch in self._batches for name in batch.column("sample_id").to_pylist())
+        return {name: number for number, name in enumerate(ids)}
+
+    @cached_property
     def media_numbers(self) -> np.ndarray:
         """(N,) int64: equal where two samples have the same first media; a sample without media has a number alone."""
         first: list[pa.Array] = []
