@@ -29,7 +29,8 @@ class Example:
     timeline, `frame_index` (T,) int64 numbers of these frames in the original; `width`, `height` (pixels) and
     `duration_s` (of the timeline) describe the original. A sample without media has T = 0. The labels of `sample` are
     those of the frames as they are here; `change` tells how these differ from the stored ones. `features_SD` float16:
-    the stored vectors of the clips that its media was cut into, if there are any."""
+    the stored vectors of the clips that its media was cut into, if there are any. `answer_prefix`: what an answer that
+    is asked for begins with; the model goes on from there, and its answer is what it adds."""
 
     sample: Sample
     frames_THWC: np.ndarray
@@ -40,6 +41,7 @@ class Example:
     duration_s: float
     change: Change = UNCHANGED
     features_SD: np.ndarray | None = None
+    answer_prefix: str = ""
 
 
 def load_example(shards: ShardSet, sample: Sample) -> Example:

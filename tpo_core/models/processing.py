@@ -292,6 +292,9 @@ class Processor:
         if not train:
             opening = self.tokenize(example.answer_prefix)
             ids, labels = ids + opening, labels + [IGNORED] * len(opening)
+        if not train:
+            opening = self.tokenize(example.answer_prefix)
+            ids, labels = ids + opening, labels + [IGNORED] * len(opening)
         if len(example.frames_THWC) and self.video_token_id not in ids:
             raise TpoError(
                 f"the chat template writes no {self.shown} where a clip is shown: take that of the base model"

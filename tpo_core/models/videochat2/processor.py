@@ -123,4 +123,7 @@ class VideoChat2Processor(Processor):
             return [(system, *prompt.question(*text))]
         message = prompt.frame_times(example.times_s.tolist()) if prompt.asks_for_times(turn.text) else ""
         is_image = len(example.frames_THWC) == 1
+        if example.answer_prefix:  # as in the published `generate_answer`: all behind the frames is one fragment
+            rest = (" [INST] ", *text, f" [/INST]{example.answer_prefix}")
+            return prompt.media_turn(is_image=is_image, system=system, message=message, rest=rest)
         return prompt.chat(*text, is_image=is_image, system=system, message=message)
