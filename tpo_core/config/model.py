@@ -155,6 +155,11 @@ class ModelConfig(Config):
     region: RegionConfig = Field(default_factory=RegionConfig, description="region head")
     temporal: TemporalConfig = Field(default_factory=TemporalConfig, description="temporal head")
     mask: MaskConfig = Field(default_factory=MaskConfig, description="mask head")
+    coordinates: Literal["heads", "text"] = late(
+        default="heads",
+        description="how the model gives boxes, moments and masks: heads, called by task tokens; text, written out as"
+        " numbers in the answer, which takes heads: [] (tpo_core/models/wording.py)",
+    )
 
     compat_skip_begin_token: bool = Field(
         default=False,
@@ -171,3 +176,9 @@ class ModelConfig(Config):
     @classmethod
     def _heads_known(cls, heads: list[str]) -> list[str]:
         return require_known("head", heads, HEADS)
+
+    @model_validator(mode="after")
+    def _text_needs_no_heads(self) -> Self:
+        if self.coordinates == "text" and self.heads:
+            raise ValueError("coordinates text are written without heads: set model.heads=[]")
+        return self

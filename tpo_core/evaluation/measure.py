@@ -1,8 +1,9 @@
 """Asks a model the requests of one part and scores the answers: one flat dict of metrics and a row for each answer.
 
 Names are "<part>/<task>/<metric>", all in [0, 1]. A request that the model answers without the right head (missed
-activation) counts as a wrong answer of the task, never as a smaller denominator. What the labels say nothing about is
-not asked: samples that are not `truth.scorable`, and of masks the stored frames without a label.
+activation) counts as a wrong answer of the task, never as a smaller denominator; of a model that has no such head the
+text is read for coordinates (`spoken`). What the labels say nothing about is not asked: samples that are not
+`truth.scorable`, and of masks the stored frames without a label.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tpo_core.data.example import Example, load_example
 from tpo_core.data.sample import Sample
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation import truth
+from tpo_core.evaluation.spoken import with_spoken
 from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
 from tpo_core.metrics import activation, answers, boxes, masks, moments, tracks
 from tpo_core.models.tpo import Answer, TpoModel
@@ -82,7 +84,8 @@ def measure(
         examples = [load_example(shards, asked[number][1]) for number in group]
         answers_given = model.chat(examples, config.max_new_tokens)
         for number, example, answer in zip(group, examples, answers_given, strict=True):
-            scored[number] = score(asked[number][0], example, answer)
+            task = asked[number][0]
+            scored[number] = score(task, example, with_spoken(task, example, answer, list(model.heads)))
         if (now := time.monotonic()) - told >= TELL_EVERY_S and len(scored) < len(asked):
             told, left_s = now, (now - began) / len(scored) * (len(asked) - len(scored))
             echo(f"evaluate  {part}  {len(scored)}/{len(asked)}  {left_s:.0f} s left")

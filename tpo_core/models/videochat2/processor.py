@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from tpo_core.data.example import Example
-from tpo_core.data.instructions import conversation
 from tpo_core.data.record import Turn
 from tpo_core.data.sample import TRACK_BOX
 from tpo_core.errors import TpoError
@@ -102,11 +101,8 @@ class VideoChat2Processor(Processor):
 
     def _parts(self, example: Example, *, train: bool) -> Iterator[tuple[prompt.Part, bool]]:
         """The conversation as (part, is an answer); a prompt ends where the last answer begins."""
-        turns = conversation(example.sample)
-        if not train and turns[-1].role == "assistant":
-            turns = turns[:-1]
         system, shown = "", len(example.frames_THWC) == 0
-        for turn in turns:
+        for turn in self.turns(example, train=train):
             if turn.role == "system":
                 system += f"{turn.text.strip()}\n"
             elif turn.role == "assistant":
