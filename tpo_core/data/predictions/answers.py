@@ -1,10 +1,9 @@
 """Answers to multiple-choice questions as the files that official scorers read, and back.
 
-Answers are by sample id: the number of an option (from 0), or for Video-MME the reply itself, which its scorer parses.
-A file holds the answered questions only, but for Video-MME, whose videos without replies are marked. Reading a file
-gives what was written; a question in it that is none of the samples is a TpoError, as is a file of another form.
-
-MVBench has no file: its official code scores while it asks.
+Answers are by sample id: the number of an option (from 0), or the reply itself where the scorer parses it (MVBench and
+Video-MME always, MLVU and SEED-Bench if it is given). A file holds the answered questions only, but for Video-MME,
+whose videos without replies are marked. Reading a file gives what was written; a question in it that is none of the
+samples is a TpoError, as is a file of another form.
 """
 
 from __future__ import annotations
@@ -79,6 +78,34 @@ def _span(pair: Any) -> Span:
     return float(start), float(end)
 
 
+def write_mvbench(samples: Iterable[Sample], replies: Mapping[str, str], uri: str) -> None:
+    """MVBench: the rows of the notebook's results as JSON lines, with the task, the truth as `gt`, and ids, since its
+    own rows are known by their place alone. `reply` is what the model said behind "Best option:("."""
+    rows = [
+        {
+            "id": sample.provenance.native_id,
+            "task_type": _raw(sample)["task_type"],
+            "reply": reply,
+            "gt": f"({_right(sample)}) {sample.answer_text}",
+        }
+        for sample, reply in _answered(samples, replies)
+    ]
+    write_bytes(uri, _lines(rows))
+
+
+def read_mvbench(samples: Iterable[Sample], uri: str) -> dict[str, str]:
+    """Replies by sample id."""
+    return _read(uri, samples, lambda: ((row["id"], str(row["reply"])) for row in _rows(uri)))
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _rows(uri: str) -> Iterable[dict[str, Any]]:
+    return (json.loads(line) for line in read_bytes(uri).decode().splitlines())
+
+
 def write_video_mme(samples: Iterable[Sample], replies: Mapping[str, str], uri: str) -> None:
     """Video-MME (eval_your_results.py): the questions of a video together, with the reply of the model as `response`.
 
@@ -122,15 +149,16 @@ def read_video_mme(samples: Iterable[Sample], uri: str) -> dict[str, str]:
     )
 
 
-def write_mlvu(samples: Iterable[Sample], answers: Mapping[str, int], uri: str) -> None:
-    """MLVU test (the evaluation server): a list of question id, type and letter."""
+def write_mlvu(samples: Iterable[Sample], answers: Mapping[str, int] | Mapping[str, str], uri: str) -> None:
+    """MLVU: a list of question id, type and letter (`option`, as the evaluation server of test takes it), or, for the
+    scorer of dev, of the reply as `pred`."""
     rows = [
         {
             "question_id": sample.provenance.native_id,
             "question_type": _raw(sample)["task_type"],
-            "option": LETTERS[choice],
+            **({"option": LETTERS[answer]} if isinstance(answer, int) else {"pred": answer}),
         }
-        for sample, choice in _answered(samples, answers)
+        for sample, answer in _answered(samples, answers)
     ]
     write_json(uri, rows)
 
@@ -140,28 +168,26 @@ def read_mlvu(samples: Iterable[Sample], uri: str) -> dict[str, int]:
     return _read(uri, samples, lambda: ((row["question_id"], LETTERS.index(row["option"])) for row in read_json(uri)))
 
 
-def write_seed_bench(samples: Iterable[Sample], answers: Mapping[str, int], uri: str) -> None:
-    """SEED-Bench (eval.py, the leaderboard): JSON lines of question id, predicted and right letter, question type."""
-    lines = [
-        json.dumps(
-            {
-                "q_id": sample.provenance.native_id,
-                "prediction": LETTERS[choice],
-                "gt": _right(sample),
-                "q_type_id": _raw(sample)["question_type_id"],
-            }
-        )
-        for sample, choice in _answered(samples, answers)
+def write_seed_bench(samples: Iterable[Sample], answers: Mapping[str, int] | Mapping[str, str], uri: str) -> None:
+    """SEED-Bench (eval.py, the leaderboard): JSON lines of question id, predicted letter (or the reply, for the rule
+    that reads its first character), right letter and question type."""
+    rows = [
+        {
+            "q_id": sample.provenance.native_id,
+            "prediction": LETTERS[answer] if isinstance(answer, int) else answer,
+            "gt": _right(sample),
+            "q_type_id": _raw(sample)["question_type_id"],
+        }
+        for sample, answer in _answered(samples, answers)
     ]
-    write_bytes(uri, "".join(line + "\n" for line in lines).encode())
+    write_bytes(uri, _lines(rows))
 
 
 def read_seed_bench(samples: Iterable[Sample], uri: str) -> dict[str, int]:
     """Options by sample id."""
 
     def content() -> Iterable[tuple[str, int]]:
-        for line in read_bytes(uri).decode().splitlines():
-            row = json.loads(line)
+        for row in _rows(uri):
             yield str(row["q_id"]), LETTERS.index(row["prediction"])
 
     return _read(uri, samples, content)

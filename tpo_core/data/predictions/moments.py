@@ -33,13 +33,21 @@ class Moments:
     saliency: tuple[float, ...] = ()
 
 
-def write_qvhighlights(samples: Iterable[Sample], predictions: Mapping[str, Moments], uri: str) -> None:
+def write_qvhighlights(
+    samples: Iterable[Sample], predictions: Mapping[str, Moments], uri: str, *, unanswered: bool = False
+) -> None:
     """QVHighlights submission (standalone_eval/eval.py of moment_detr, CG-DETR and TPO): JSON lines.
+
+    unanswered: the samples without a prediction are in it too, with an empty list, of which `tpo_core.metrics` makes a
+    miss; the official code stops at them.
 
     The same lines serve Charades-STA and TACoS, which CG-DETR scores with this code. The qid is that of the labels; for
     the text lines of Charades-STA, which have none, it is the number of the line, from 0.
     """
+    samples = list(samples)
     pairs = _predicted(samples, predictions, lambda moments: moments.windows)
+    if unanswered:
+        pairs = [(sample, predictions.get(sample.sample_id, Moments(()))) for sample in samples]
     if len({bool(moments.saliency) for _, moments in pairs}) > 1:
         raise TpoError("some predictions have saliency scores and others none; the scorer looks at the first line only")
     rows = []

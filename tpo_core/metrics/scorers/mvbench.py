@@ -11,7 +11,8 @@ from tpo_core.metrics.report import Rejections, Report
 
 READS = """\
 --ground-truth   the folder of <task>.json (or the folder above json/), or one such file: lists of {question,
-                 candidates, answer}; or a results file, whose gt "(B) text" is then the truth
+                 candidates, answer}, an id where a part of them is left out; or a results file, whose gt "(B) text" is
+                 then the truth
 --predictions    the results file of the notebook, {res_list: [{pred, gt}, ...]}, or its list, in the order of the
                  tasks; or JSON lines with id "<task>-<row from 0>" and pred
 
@@ -89,7 +90,7 @@ def _questions(path: Path, last: bool) -> list[Question]:
 def _of_file(path: Path, name: str, last: bool) -> list[Question]:
     found = []
     for place, row in enumerate(choices.rows(path)):
-        key, where = f"{name}-{place}", f"{path}: row {place}"
+        key, where = choices.named(row) or f"{name}-{place}", f"{path}: row {place}"
         if "gt" in row:
             letter, _, answer = str(row["gt"]).partition(" ")
             if len(letter) != 3 or letter[0] + letter[2] != "()":
