@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.train_job import Setting
@@ -31,6 +32,12 @@ def step_s(setting: Setting) -> float:
     """Mean seconds from one step to the next, all that happens in between included, once the run is warm."""
     began = dict(step_times_s(setting))
     return (began[setting.steps - 1] - began[WARM_STEPS]) / (setting.steps - 1 - WARM_STEPS)
+
+
+def steady_s(setting: Setting) -> float:
+    """Median seconds from one step to the next once the run is warm: what other processes do now and then is out."""
+    began = [time_s for step, time_s in step_times_s(setting) if step >= WARM_STEPS]
+    return statistics.median(after - before for before, after in pairwise(began))
 
 
 def restart_s(setting: Setting) -> float:
@@ -69,6 +76,7 @@ def checkpoint_pauses(base: str, folder: Path) -> Pauses:
         strategy_name="ddp",
         retention=Retention.of(job.recipe.train),
         max_failed=0,
+        secure=lambda: None,
         tell=print,
     )
     took: dict[bool, list[float]] = {True: [], False: []}
@@ -76,7 +84,9 @@ def checkpoint_pauses(base: str, folder: Path) -> Pauses:
         wait = step % 2 == 1
         checkpointer.wait()
         began = time.perf_counter()
-        checkpointer.save(Progress(step=step), wait=wait)
+        checkpointer.save(Progress(step=step))
+        if wait:
+            checkpointer.wait()
         if step > 1:  # the first one takes memory
             took[wait].append(time.perf_counter() - began)
     size_bytes = sum(path.stat().st_size for path in root.rglob(f"step-{2 * SAVES:08d}/*"))

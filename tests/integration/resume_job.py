@@ -129,7 +129,7 @@ class NoSink:
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """The history has it."""
 
-    def close(self) -> None:
+    def close(self, status: str) -> None:
         """Nothing."""
 
 

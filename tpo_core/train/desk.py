@@ -1,4 +1,5 @@
-"""Where the workers of a phase and its driver meet: lines for people go one way, the request to stop the other.
+"""Where the workers of a phase and its driver meet: lines for people go one way, the request to stop the other. An
+error that would come again is left here, because Ray Train starts a group again whatever it failed with.
 
 A tiny actor on the driver's node, because a worker cannot reach the driver's process, nor, on a cluster without a
 shared file system, its files.
@@ -21,6 +22,7 @@ class _Desk:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.stopping = False
+        self.error: Exception | None = None
 
     def tell(self, line: str) -> None:
         self.lines.append(line)
@@ -34,6 +36,12 @@ class _Desk:
 
     def stops(self) -> bool:
         return self.stopping
+
+    def fail(self, error: Exception) -> None:
+        self.error = self.error or error
+
+    def failed(self) -> Exception | None:
+        return self.error
 
 
 class Desk:
@@ -54,6 +62,14 @@ class Desk:
     def stop(self) -> None:
         """Ask all workers to save and leave."""
         ray.get(self._actor.stop.remote())
+
+    def fail(self, error: Exception) -> None:
+        """Leave an error for whoever asks; the first one stays. It is there when this returns."""
+        ray.get(self._actor.fail.remote(error))
+
+    def failed(self) -> Exception | None:
+        """The error that a worker left."""
+        return ray.get(self._actor.failed.remote())
 
     def clear(self) -> None:
         """End the actor."""

@@ -1,10 +1,10 @@
 """How a phase gets from the disk of the machine where rank 0 runs to the driver's, where the two share none.
 
-`<exchange>/kept/` holds the small files of a phase that is under way, as they were at its newest checkpoint: all that
-an attempt on another machine goes on with, since rows beyond the checkpoint are dropped anyway. `stacks/` takes what
-ranks that hung left behind. `result/` is the output of a finished phase, committed. They stay until the next step drops
-them, when the driver has committed what it collected; `checkpoints/` (job.checkpoints) has then only what is kept for
-good, and stays.
+`<exchange>/kept/` holds the small files of a phase that is under way, no older than its newest checkpoint: all that an
+attempt on another machine goes on with, since rows beyond the checkpoint are dropped anyway. `stacks/` takes what ranks
+that hung left behind. `result/` is the output of a finished phase, committed. They stay until the next step drops them,
+when the driver has committed what it collected; `checkpoints/` (job.checkpoints) has then only what is kept for good,
+and stays.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tpo_core.storage import uri as uris
 from tpo_core.storage.commit import SUCCESS, commit, fetch, is_committed
-from tpo_core.storage.local import disk_full_told
+from tpo_core.storage.local import Entry, disk_full_told
 
 
 def output_here(exchange: str) -> Path:
@@ -29,12 +29,20 @@ def pull(exchange: str, output: Path) -> None:
         uris.copy_here(uris.join(exchange, "kept", name), output / name)
 
 
-def keep(exchange: str, output: Path) -> None:
-    """Have the files directly below `output` outlive this machine; called before a checkpoint is begun, so that one
-    never knows more than they do. A megabyte after thousands of rows: that much a checkpoint."""
-    for path in output.iterdir():
-        if path.is_file():
-            uris.write_bytes(uris.join(exchange, "kept", path.name), path.read_bytes())
+class Keeper:
+    """Has the files directly below `output` outlive this machine. A history has a megabyte after thousands of rows; a
+    trace, which may have hundreds, does not change once it is there, and is sent once."""
+
+    def __init__(self, exchange: str, output: Path) -> None:
+        self.exchange, self.output = exchange, output
+        self._sent: dict[str, Entry] = {}
+
+    def keep(self) -> None:
+        """Called before a checkpoint says that it is one, so that one never knows more than they do."""
+        for name, now in uris.entries(self.output).items():
+            if self._sent.get(name) != now:
+                uris.write_bytes(uris.join(self.exchange, "kept", name), (self.output / name).read_bytes())
+                self._sent[name] = now
 
 
 def deliver(exchange: str, output: Path) -> None:

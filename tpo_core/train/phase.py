@@ -15,12 +15,12 @@ from tpo_core.config.schema import TrainConfig
 from tpo_core.train.checkpoints.checkpointer import Checkpointer
 from tpo_core.train.checkpoints.retention import Retention
 from tpo_core.train.job import PhaseJob
-from tpo_core.train.loop import Batch, LoopConfig, seed_step, train
-from tpo_core.train.meter import peak_flops
+from tpo_core.train.loop import Batch, DivergedError, LoopConfig, seed_step, train
+from tpo_core.train.meter import memory_bytes, peak_flops
 from tpo_core.train.optim import Groups, build_optimizer, cosine
 from tpo_core.train.profile import Profile
-from tpo_core.train.recorder import Recorder, Savable
-from tpo_core.train.rows import Progress, Row
+from tpo_core.train.recorder import Recorder, Savable, Unrecorded
+from tpo_core.train.rows import Progress, Row, make_row
 from tpo_core.train.sinks import MetricSink
 from tpo_core.train.stages import PhasePlan, describe_trainable, plan_phase, select_trainable
 from tpo_core.train.strategies.base import Strategy
@@ -56,6 +56,14 @@ class Surroundings:
     """What a rank shares with whatever runs it. As it is: nothing watches the rank, nothing stops it, and its disk is
     as safe as its checkpoints."""
 
+    def timed(self) -> AbstractContextManager[None]:
+        """Entered where ranks compute together: there, `alive` is called after each step."""
+        return nullcontext()
+
+    def untimed(self) -> AbstractContextManager[None]:
+        """Entered within `timed` where storage is waited for."""
+        return nullcontext()
+
     def alive(self) -> None:
         """A step has ended; called on every rank."""
 
@@ -64,7 +72,8 @@ class Surroundings:
         return False
 
     def keep(self) -> None:
-        """A checkpoint is about to be written: what rank 0 wrote so far must be as safe. Called on rank 0."""
+        """A checkpoint is about to be written: what rank 0 wrote so far must be as safe. Called on rank 0, in the
+        thread that writes; there is no checkpoint when it fails."""
 
 
 ALONE = Surroundings()
@@ -90,79 +99,137 @@ def run_rank(
 
     `report` is called on every rank at the same steps. Rank 0 opens the metric sink and writes checkpoints, history,
     the model and at last the summary. Returns whether the phase is finished: False, on all ranks, when one of them was
-    asked to stop; the next call goes on there.
+    asked to stop; the next call goes on there. Raises DivergedError when losses are not finite, TpoError for what the
+    user can mend; rank 0 notes whatever is raised and closes the sink.
     """
-    stage, train_config = job.stage, job.recipe.train
-    strategy = make_strategy(train_config.strategy, device)
-    seed_step(job.recipe.seed, step=0, rank=0)  # heads that are new in this stage start alike on all ranks
-    model, batches = build(job, strategy)
-    select_trainable(model, model.groups(), stage.lr)
-    trains = describe_trainable(model, model.groups(), stage.lr)
-    flops = model.flops()
-    module = strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))
-    plan = plan_phase(stage, job.phase, counts=batches.counts, world=strategy.world)
-    checkpointer = Checkpointer(
-        job.checkpoints,
-        strategy,
-        run=job.identity,
-        strategy_name=train_config.strategy,
-        retention=Retention.of(train_config),
-        max_failed=train_config.max_failed_checkpoints,
-        tell=lambda line: recorder.note(line) if recorder else None,
-    )
-    progress, lines = checkpointer.resume()
-    recorder = Recorder(job, progress, open_sink()) if strategy.rank == 0 else None
-    if recorder:
-        recorder.note(plan.describe(), trains, *lines)
-    profile = Profile(train_config.profile_steps, plan.steps, job.trace, device, recorder.traced) if recorder else None
+    strategy = make_strategy(job.recipe.train.strategy, device)
+    recorder = Recorder(job, open_sink()) if strategy.rank == 0 else Unrecorded()
+    rank = Rank(job, strategy, recorder, report, outside)
+    try:
+        rank.set_up(build)
+        rank.train()
+        rank.finish()
+    except StoppedError:
+        rank.leave()
+        return False
+    except Exception as error:
+        recorder.fail(error, rank.unlogged_row())
+        raise
+    return True
 
-    def on_row(row: Row) -> None:
-        if recorder:
-            recorder.row(row, checkpointer.step)
-        checkpointer.logged(row)
-        report(row)
 
-    def on_step(progress: Progress) -> None:
-        outside.alive()
-        if profile:
-            profile.at(progress.step)
-        [asked] = strategy.total([float(outside.stops())])  # signals reach ranks at different steps, or only some
-        if asked or progress.step == plan.steps or checkpoint_due(progress.step, train_config):
-            if recorder:
-                recorder.sync()
-                outside.keep()
-            checkpointer.save(progress, wait=bool(asked))
+class Rank:
+    """What a rank has in hand during a phase; its methods are called in the order in which they stand, on all ranks."""
+
+    def __init__(
+        self,
+        job: PhaseJob,
+        strategy: Strategy,
+        recorder: Recorder | Unrecorded,
+        report: Callable[[Row], None],
+        outside: Surroundings,
+    ) -> None:
+        self.job, self.strategy, self.recorder, self.report, self.outside = job, strategy, recorder, report, outside
+        self.progress = Progress()
+
+    def set_up(self, build: Builder) -> None:
+        """Model, data and where to begin."""
+        job, stage, strategy = self.job, self.job.stage, self.strategy
+        seed_step(job.recipe.seed, step=0, rank=0)  # heads that are new in this stage start alike on all ranks
+        model, self.batches = build(job, strategy)
+        self.model = model
+        strategy.barrier()  # who reads the model slowest is waited for here, where no clock runs
+        select_trainable(model, model.groups(), stage.lr)
+        trains = describe_trainable(model, model.groups(), stage.lr)
+        flops = model.flops()
+        with self.outside.timed():
+            self.module = strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))
+        self.plan = plan_phase(stage, job.phase, counts=self.batches.counts, world=strategy.world)
+        self.config = loop_config(job, self.plan, strategy.device, model.counts, flops)
+        self.checkpointer = self.make_checkpointer()
+        self.progress, lines = self.checkpointer.resume()
+        self.recorder.resume(self.progress)
+        self.recorder.note(self.plan.describe(), trains, *lines)
+        traced = job.recipe.train.profile_steps if strategy.rank == 0 else None
+        self.profile = Profile(traced, self.plan.steps, job.trace, strategy.device, self.recorder.traced)
+        strategy.barrier()  # as above, for the checkpoint
+
+    def make_checkpointer(self) -> Checkpointer:
+        config = self.job.recipe.train
+        return Checkpointer(
+            self.job.checkpoints,
+            self.strategy,
+            run=self.job.identity,
+            strategy_name=config.strategy,
+            retention=Retention.of(config),
+            max_failed=config.max_failed_checkpoints,
+            secure=self.secure,
+            tell=self.recorder.note,
+        )
+
+    def secure(self) -> None:
+        """Have what is written beside the checkpoints be as safe as the one that is about to be."""
+        self.recorder.sync()
+        self.outside.keep()
+
+    def train(self) -> None:
+        """All steps that are not done. Raises StoppedError when a rank was asked to leave."""
+        stage, plan = self.job.stage, self.plan
+        schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
+        with closing(self.checkpointer), closing(self.batches), closing(self.profile):
+            with self.outside.timed():
+                self.profile.at(self.progress.step)
+                train(
+                    self.module, self.batches, schedule, config=self.config, strategy=self.strategy,
+                    progress=self.progress, on_row=self.on_row, on_step=self.on_step,
+                )  # fmt: skip
+            self.checkpointer.wait()
+
+    def on_row(self, row: Row) -> None:
+        """See loop.train."""
+        self.recorder.row(row, self.checkpointer.step)
+        self.checkpointer.logged(row)
+        self.report(row)
+
+    def on_step(self, progress: Progress) -> None:
+        """See loop.train."""
+        self.outside.alive()
+        self.profile.at(progress.step)
+        [asked] = self.strategy.total([float(self.outside.stops())])  # signals reach ranks at different steps, or some
+        if asked or progress.step == self.plan.steps or checkpoint_due(progress.step, self.job.recipe.train):
+            with self.outside.untimed():
+                self.checkpointer.wait()
+            self.checkpointer.save(progress)
         if asked:
+            with self.outside.untimed():
+                self.checkpointer.wait()
             raise StoppedError
 
-    config = loop_config(job, plan, device, model.counts, flops)
-    schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
-    try:
-        with closing(checkpointer), closing(batches), closing(profile) if profile else nullcontext():
-            if profile:
-                profile.at(progress.step)
-            train(
-                module, batches, schedule, config=config, strategy=strategy, progress=progress,
-                on_row=on_row, on_step=on_step,
-            )  # fmt: skip
-            checkpointer.wait()
-    except StoppedError:
-        if recorder:
-            last = "nothing" if checkpointer.step is None else f"the checkpoint of step {checkpointer.step}"
-            saved = checkpointer.step == progress.step
-            recorder.note(
-                f"asked to stop: saved and left at step {progress.step}"
-                if saved
-                else f"asked to stop: left at step {progress.step} without saving it; what stays is {last}"
+    def finish(self) -> None:
+        """Write the model, then the summary."""
+        losses = self.checkpointer.losses
+        if not losses:
+            raise DivergedError(
+                f"none of the {self.plan.steps} steps had a finite loss: lower the learning rates of the stage or use"
+                " precision=fp32"
             )
-            recorder.close()
-        strategy.barrier()
-        return False
-    weights = strategy.weights()
-    if recorder:
-        recorder.finish(model, weights)
-    strategy.barrier()
-    return True
+        with self.outside.timed():
+            weights = self.strategy.weights()
+        self.recorder.finish(self.model, weights, self.progress, losses)
+        self.strategy.barrier()
+
+    def leave(self) -> None:
+        """Say how far training came, instead of finishing it."""
+        self.recorder.leave(self.progress.step, self.checkpointer.step)
+        self.strategy.barrier()
+
+    def unlogged_row(self) -> Row | None:
+        """What this rank knows of the steps since the last row, if there are any; called when something went wrong."""
+        if not self.progress.window.steps:
+            return None
+        rates = {group["group"]: group["lr"] for group in self.strategy.optimizer.param_groups}
+        memory = memory_bytes(self.strategy.device)
+        return make_row(self.progress, rates, steps=self.plan.steps, memory_bytes=memory, peak_flops=None)
 
 
 def loop_config(

@@ -52,7 +52,7 @@ class PrometheusSink:
     def log_artifact(self, path: Path, folder: str) -> None:
         """Nothing: gauges are numbers."""
 
-    def close(self) -> str | None:
+    def close(self, status: str) -> str | None:
         """Nothing is on its way; the gauges go with the process."""
         return None
 

@@ -25,20 +25,20 @@ import ray.train.torch
 import torch
 
 from tpo_core.config.schema import PhaseConfig, Recipe
-from tpo_core.errors import TpoError
+from tpo_core.errors import RunFailedError, TpoError
 from tpo_core.storage.local import disk_full_told
 from tpo_core.storage.uri import delete
 from tpo_core.train.build import build_phase
 from tpo_core.train.checkpoints.retention import Retention, drop_ephemeral
 from tpo_core.train.desk import Desk
-from tpo_core.train.exchange import collect, deliver, is_delivered, keep, output_here, pull, put_stacks
+from tpo_core.train.exchange import Keeper, collect, deliver, is_delivered, output_here, pull, put_stacks
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.phase import Builder, Surroundings, run_rank
 from tpo_core.train.progress_line import Follower, row_line
 from tpo_core.train.prometheus import PrometheusSink
 from tpo_core.train.room import Room
 from tpo_core.train.rows import Row
-from tpo_core.train.sinks import MetricSink, NoSink, Sinks
+from tpo_core.train.sinks import FAILED, MetricSink, NoSink, Sinks
 from tpo_core.train.stop import WORKER, StopRequest, listen_in_worker, terminate
 from tpo_core.train.watchdog import Watchdog, clear, hangs
 
@@ -84,9 +84,9 @@ def run_phase(
     what an earlier attempt left there. run_id: as of PhaseJob. echo: takes each line meant for a person.
 
     Returns {steps, samples, seconds, skipped, final: {loss name: mean over the last logged window}}.
-    Raises TpoError for what the user can mend, ray.train.TrainingFailedError when workers failed more than
-    train.max_failures times. SIGTERM, in the main thread, ends this process as it would have, once the workers have
-    saved and left, or after train.stop_deadline_s.
+    Raises TpoError for what the user can mend and DivergedError, both without trying again, and
+    ray.train.TrainingFailedError when workers failed more than train.max_failures times. SIGTERM, in the main thread,
+    ends this process as it would have, once the workers have saved and left, or after train.stop_deadline_s.
     """
     job = PhaseJob(
         recipe=recipe,
@@ -128,6 +128,10 @@ def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo
         with listening(config.stop_deadline_s) as stop:
             while not fit(job, worker, desk, stop, room, echo) and not stop.asked:
                 echo(f"{job.name}  workers were asked to stop, and have left: starting them again")
+    except Exception:  # told to the sink by a worker only where that one lived to do so
+        if trouble := open_sink().close(FAILED):
+            echo(f"{job.name}  {trouble}")
+        raise
     finally:
         desk.clear()
     if stop.asked:
@@ -156,7 +160,7 @@ def fit(
     room: Room,
     echo: Callable[[str], None],
 ) -> bool:
-    """One Ray Train run; whether it finished the phase.
+    """One Ray Train run; whether it finished the phase. Raises what a worker left at the desk.
 
     It runs in a thread, so that this one can show what workers say and pass on a request to stop; and because in the
     main thread Ray takes Ctrl-C for a reason to exit with status 0.
@@ -182,9 +186,12 @@ def fit(
     for line in desk.take():
         echo(line)
     try:
-        return done.result().return_value  # type: ignore[attr-defined]
+        finished = done.result().return_value  # type: ignore[attr-defined]
     except ray.train.TrainingFailedError as error:
-        raise user_error(error, job) or error from None
+        raise desk.failed() or no_room(error, job) or error from None
+    if (left := desk.failed()) is not None:  # then the group that Ray started again did nothing
+        raise left
+    return finished
 
 
 @contextmanager
@@ -260,8 +267,14 @@ class StoppableTorch(ray.train.torch.TorchConfig):
 class Watched(Surroundings):
     """A rank under a watchdog, in a process that SIGTERM, the driver or a node that is drained may ask to stop."""
 
-    def __init__(self, job: PhaseJob, watchdog: Watchdog) -> None:
-        self.job, self.watchdog = job, watchdog
+    def __init__(self, watchdog: Watchdog, keeper: Keeper | None) -> None:
+        self.watchdog, self.keeper = watchdog, keeper
+
+    def timed(self) -> AbstractContextManager[None]:
+        return self.watchdog.timed()
+
+    def untimed(self) -> AbstractContextManager[None]:
+        return self.watchdog.untimed()
 
     def alive(self) -> None:
         self.watchdog.alive()
@@ -270,12 +283,24 @@ class Watched(Surroundings):
         return WORKER.asked
 
     def keep(self) -> None:
-        if self.job.exchange is not None:
-            keep(self.job.exchange, self.job.output)
+        if self.keeper is not None:
+            self.keeper.keep()
 
 
 def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, desk: Desk) -> bool:
-    """What each Ray Train worker runs; whether the phase is finished."""
+    """What each Ray Train worker runs; whether the phase is finished. An error that would come again it leaves at the
+    desk before Ray learns of it; Ray starts the group anew all the same, which then does nothing."""
+    if desk.failed() is not None:
+        return False
+    try:
+        return train_rank(job, open_sink, build, desk)
+    except (TpoError, RunFailedError) as error:
+        desk.fail(error)
+        raise
+
+
+def train_rank(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, desk: Desk) -> bool:
+    """The phase in a worker's process, watched and followed, on whatever machine that is."""
     config, context = job.recipe.train, ray.train.get_context()
     if job.exchange is not None:
         job = replace(job, output=output_here(job.exchange))
@@ -286,6 +311,8 @@ def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Buil
     for path in hangs(job.stacks):
         where = path if job.exchange is None else put_stacks(job.exchange, path)
         desk.tell(f"{job.name}  a worker hung and was ended; where it was: {where}")
+
+    keeper = None if job.exchange is None else Keeper(job.exchange, job.output)
 
     def report(row: Row) -> None:
         ray.train.report(row)  # a barrier for all ranks: the only call site, reached by all at the same steps
@@ -303,7 +330,7 @@ def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Buil
                 device=ray.train.torch.get_device(),
                 open_sink=lambda: Sinks([open_sink(), PrometheusSink(job.name)]),
                 report=report,
-                outside=Watched(job, watchdog),
+                outside=Watched(watchdog, keeper),
             )
         if job.exchange is not None and rank == 0 and finished:
             deliver(job.exchange, job.output)
@@ -323,13 +350,8 @@ def room_for(job: PhaseJob, echo: Callable[[str], None]) -> Room:
     return Room(job.recipe.train.least_workers, resources(job), "train.workers", remedy, echo)
 
 
-def user_error(error: Exception, job: PhaseJob) -> TpoError | None:
-    """The TpoError behind a failed run, if a worker raised one or the cluster had no room for the workers."""
-    if isinstance(error, ray.train.WorkerGroupError):
-        for failure in error.worker_failures.values():
-            cause = getattr(failure, "_base_exc", failure)  # Ray wraps what a worker raised
-            if isinstance(cause, TpoError):
-                return cause
+def no_room(error: Exception, job: PhaseJob) -> TpoError | None:
+    """What to tell of a run that failed because the cluster had no room for the workers, if that was it."""
     if isinstance(error, ray.train.ControllerError) and "Startup" in type(error.controller_failure).__name__:
         short = room_for(job, print)
         return TpoError(f"{short.shortage()}, in use by others or too small: free some, or {short.remedy}")

@@ -8,10 +8,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from tpo_core.errors import in_one_line
 from tpo_core.storage import local
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.rows import Progress, Row, numbers
-from tpo_core.train.sinks import MetricSink
+from tpo_core.train.sinks import FAILED, FINISHED, STOPPED, MetricSink
 
 TRACKED_TRACE_MB = 64  # a larger trace stays where it is: MLflow would take minutes over it
 
@@ -26,15 +27,20 @@ class Savable(Protocol):
 class Recorder:
     """Writes them, each line at once: a reader follows along, and a kill loses nothing that was told."""
 
-    def __init__(self, job: PhaseJob, progress: Progress, sink: MetricSink) -> None:
-        """Rows beyond `progress.step` come from an attempt that died after its last checkpoint: they are dropped. The
-        others are handed to `sink` again, which may not have got them when that attempt died."""
+    def __init__(self, job: PhaseJob, sink: MetricSink) -> None:
         self.job, self.sink = job, sink
+        self.step = 0  # of the last row
         job.output.mkdir(parents=True, exist_ok=True)
-        keep = [row for row in read_history(job.history) if row["step"] <= progress.step]
-        local.write_bytes(str(job.history), "".join(json.dumps(row) + "\n" for row in keep).encode())
+
+    def resume(self, progress: Progress) -> None:
+        """Drop the rows of steps that an attempt took beyond its last checkpoint, and a row that ends within the window
+        that goes on, because that attempt failed there. The others are handed to the sink again, which may not have got
+        them when that attempt died."""
+        self.step = progress.step - progress.window.steps
+        keep = [row for row in read_history(self.job.history) if row["step"] <= self.step]
+        local.write_bytes(str(self.job.history), "".join(json.dumps(row) + "\n" for row in keep).encode())
         for row in keep:
-            sink.log_metrics(numbers(row), row["step"])
+            self.sink.log_metrics(numbers(row), row["step"])
 
     def note(self, *lines: str) -> None:
         with self.job.notes.open("a") as file:
@@ -43,6 +49,7 @@ class Recorder:
     def row(self, row: Row, checkpoint_step: int | None) -> None:
         """checkpoint_step: of the last checkpoint that is known to be good. It is not in the history, because it also
         tells how fast the storage is."""
+        self.step = row["step"]
         with self.job.history.open("a") as file:
             file.write(json.dumps(row) + "\n")
         known = {} if checkpoint_step is None else {"checkpoint_step": float(checkpoint_step)}
@@ -60,25 +67,76 @@ class Recorder:
         if size_mb <= TRACKED_TRACE_MB:
             self.sink.log_artifact(self.job.trace, "profile")
 
-    def finish(self, model: Savable, weights: Mapping[str, Tensor]) -> None:
-        """Write the model, then the summary: {steps, samples, seconds, skipped, losses of the last row}."""
+    def finish(
+        self, model: Savable, weights: Mapping[str, Tensor], progress: Progress, losses: Mapping[str, float]
+    ) -> None:
+        """Write the model, then the summary: {steps, samples, seconds, skipped, final: losses}."""
         aside = self.job.model.with_name("model.partial")
         for path in (aside, self.job.model):  # left by an attempt that died right here
             shutil.rmtree(path, ignore_errors=True)
         model.save_pretrained(aside, weights)
         local.sync_tree(aside)  # before the summary says that it is there
         aside.rename(self.job.model)
-        last = read_history(self.job.history)[-1]
-        losses = {k: v for k, v in last.items() if k == "total" or k.startswith(("loss/", "kind/"))}
-        summary = {k: last[k] for k in ("steps", "samples", "seconds", "skipped")} | {"final": losses}
+        counts = {"samples": progress.samples, "seconds": progress.seconds, "skipped": progress.skipped}
+        summary = {"steps": progress.step, **counts, "final": dict(losses)}
         local.write_bytes(str(self.job.summary), json.dumps(summary, indent=1).encode())
-        self.close()
+        self.close(FINISHED)
 
-    def close(self) -> None:
-        """Deliver what is on its way to the sink, and tell what did not arrive."""
-        trouble = self.sink.close()
+    def leave(self, step: int, saved: int | None) -> None:
+        """Note where training was when it was asked to stop, and at which step it goes on. saved: that of the last good
+        checkpoint."""
+        last = "nothing" if saved is None else f"the checkpoint of step {saved}"
+        self.note(
+            f"asked to stop: saved and left at step {step}"
+            if saved == step
+            else f"asked to stop: left at step {step} without saving it; what stays is {last}"
+        )
+        self.close(STOPPED)
+
+    def fail(self, error: Exception, unlogged: Row | None) -> None:
+        """Record the steps since the last row, note why the phase ends here, and say so to the sink."""
+        try:
+            if unlogged is not None and unlogged["step"] > self.step:
+                self.row(unlogged, None)
+            self.note(f"failed: {in_one_line(error)}")
+        finally:
+            self.close(FAILED)
+
+    def close(self, status: str) -> None:
+        """Deliver what is on its way to the sink, and tell what did not arrive. status: see MetricSink."""
+        trouble = self.sink.close(status)
         if trouble:
             self.note(f"{trouble}; all is in {self.job.history.name}, which the step `register` sends once more")
+
+
+class Unrecorded:
+    """What the ranks but 0 have for a Recorder: nothing is written."""
+
+    def resume(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def note(self, *lines: str) -> None:
+        """Nothing."""
+
+    def row(self, row: Row, checkpoint_step: int | None) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def traced(self) -> None:
+        """Nothing."""
+
+    def finish(
+        self, model: Savable, weights: Mapping[str, Tensor], progress: Progress, losses: Mapping[str, float]
+    ) -> None:
+        """Nothing."""
+
+    def leave(self, step: int, saved: int | None) -> None:
+        """Nothing."""
+
+    def fail(self, error: Exception, unlogged: Row | None) -> None:
+        """Nothing."""
 
 
 def read_history(path: Path) -> list[Row]:

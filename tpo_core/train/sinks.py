@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+FINISHED, FAILED, STOPPED = "FINISHED", "FAILED", "KILLED"  # as MLflow calls them
+
 
 class MetricSink(Protocol):
     """One place that takes them. No method raises for trouble on the other side, or waits for it, but `close`."""
@@ -14,8 +16,9 @@ class MetricSink(Protocol):
     def log_artifact(self, path: Path, folder: str) -> None:
         """Keep a file below `folder`; it stays in place until `close`."""
 
-    def close(self) -> str | None:
-        """Deliver what is still on its way, up to a deadline. Returns what was lost, in words."""
+    def close(self, status: str) -> str | None:
+        """Deliver what is still on its way, up to a deadline, and record how the phase ended: FINISHED, FAILED, or
+        STOPPED, to be gone on with. Returns what was lost, in words."""
 
 
 class NoSink:
@@ -27,7 +30,7 @@ class NoSink:
     def log_artifact(self, path: Path, folder: str) -> None:
         """Nothing."""
 
-    def close(self) -> str | None:
+    def close(self, status: str) -> str | None:
         """Nothing."""
         return None
 
@@ -48,7 +51,7 @@ class Sinks:
         for sink in self.sinks:
             sink.log_artifact(path, folder)
 
-    def close(self) -> str | None:
+    def close(self, status: str) -> str | None:
         """See MetricSink."""
-        troubles = [sink.close() for sink in self.sinks]
+        troubles = [sink.close(status) for sink in self.sinks]
         return "; ".join(filter(None, troubles)) or None

@@ -1,14 +1,18 @@
 """Ends a rank that hangs, and leaves behind where every thread of it was.
 
-A collective that one rank never enters, a driver call that never returns, a read from a file system that is gone: no
-exception comes of these, so nothing restarts the run. All ranks of a group stand still together, and all tell.
+A collective that one rank never enters, a driver call that never returns: no exception comes of these, so nothing
+restarts the run. All ranks of a group stand still together, and all tell.
 
-The clock is faulthandler's thread, which needs no interpreter lock: it also fires when native code keeps that lock.
+The clock is faulthandler's thread, which needs no interpreter lock: it also fires when native code keeps that lock. It
+runs where ranks compute together, and not where they read or write: how long that takes is a matter of sizes and
+storage, which has deadlines of its own.
 """
 
 import faulthandler
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -16,8 +20,8 @@ OPEN, TOLD = ".stacks", ".txt"
 
 
 class Watchdog:
-    """Context manager; inside, `alive` must be called more often than every `timeout_s`, or the process ends with
-    status 1 after the stacks of its threads were written below `folder`. None: never."""
+    """Context manager; inside `timed`, `alive` must be called more often than every `timeout_s`, or the process ends
+    with status 1 after the stacks of its threads were written below `folder`. None: never."""
 
     def __init__(self, folder: Path, rank: int, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
@@ -26,8 +30,25 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("w")
-        self.alive()
         return self
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, the clock runs."""
+        self.alive()
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """A part of what is `timed` that may last as long as it likes; afterwards the time starts anew."""
+        faulthandler.cancel_dump_traceback_later()
+        try:
+            yield
+        finally:
+            self.alive()
 
     def alive(self) -> None:
         """Start the time anew."""
@@ -37,7 +58,6 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        faulthandler.cancel_dump_traceback_later()
         self._file.close()
         self._path.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tpo_core.storage import uri as uris
 from tpo_core.storage.commit import fetch
-from tpo_core.train.exchange import collect, deliver, is_delivered, keep, output_here, pull, put_stacks
+from tpo_core.train.exchange import Keeper, collect, deliver, is_delivered, output_here, pull, put_stacks
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_another_machine_goes_on_with_what_was_kept(exchange, tmp_path):
     pull(exchange, first)
     assert list(first.iterdir()) == []
     rank_zero(first)
-    keep(exchange, first)
+    Keeper(exchange, first).keep()
     with (first / "history.jsonl").open("a") as file:
         file.write("beyond the checkpoint\n")
     second.mkdir()
@@ -40,6 +40,36 @@ def test_another_machine_goes_on_with_what_was_kept(exchange, tmp_path):
     assert {path.name: path.read_text() for path in second.iterdir()} == {
         "history.jsonl": "rows\n", "notes.txt": "notes\n",
     }  # fmt: skip
+
+
+def test_what_has_not_changed_is_not_sent_again(exchange, tmp_path, monkeypatch):
+    sent, write = [], uris.write_bytes
+
+    def noted(uri, data):
+        sent.append(uri.rpartition("/")[2])
+        write(uri, data)
+
+    monkeypatch.setattr(uris, "write_bytes", noted)
+    (tmp_path / "trace.json.gz").write_bytes(b"hundreds of megabytes")
+    (tmp_path / "checkpoints").mkdir()
+    keeper = Keeper(exchange, tmp_path)
+    for row in ("one\n", "two\n"):
+        with (tmp_path / "history.jsonl").open("a") as file:
+            file.write(row)
+        keeper.keep()
+    assert sorted(sent) == ["history.jsonl", "history.jsonl", "trace.json.gz"]
+    assert uris.read_bytes(f"{exchange}/kept/history.jsonl") == b"one\ntwo\n"
+
+
+def test_what_could_not_be_sent_is_sent_the_next_time(exchange, tmp_path, monkeypatch):
+    rank_zero(tmp_path)
+    keeper = Keeper(exchange, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(uris, "write_bytes", lambda uri, data: int("no network"))
+        with pytest.raises(ValueError, match="no network"):
+            keeper.keep()
+    keeper.keep()
+    assert uris.list_names(f"{exchange}/kept") == ["history.jsonl", "notes.txt"]
 
 
 class KilledError(Exception):

@@ -56,7 +56,8 @@ def trained(recipe, base, tmp_path):  # noqa: F811
             for param in model.parameters():
                 if param.requires_grad:
                     param.normal_()
-        saver.save(Progress(step=step), wait=True)
+        saver.save(Progress(step=step))
+        saver.wait()
     model.save_pretrained(tmp_path / "expected")
     return tmp_path
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from tests.unit.train.checkpoints.made import comparable, steps_at
+from tests.unit.train.in_process import phase_job, run_phase_in_process
 from tests.unit.train.stub import build_stub, stub_recipe
 from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.train import recorder
 from tpo_core.train.job import PhaseJob
-from tpo_core.train.phase import checkpoint_due, run_rank
+from tpo_core.train.phase import checkpoint_due
 from tpo_core.train.recorder import read_history
 
 
@@ -21,41 +22,11 @@ class KilledError(Exception):
     """Stands for a process that dies."""
 
 
-class Sink:
-    """Collects what would be tracked."""
-
-    def __init__(self):
-        self.steps, self.closed, self.artifacts, self.checkpoint_steps = [], False, [], []
-
-    def log_metrics(self, metrics, step):
-        assert all(isinstance(value, float) for value in metrics.values())
-        self.steps.append(step)
-        self.checkpoint_steps += [metrics["checkpoint_step"]] if "checkpoint_step" in metrics else []
-
-    def log_artifact(self, path, folder):
-        self.artifacts.append((path.name, folder))
-
-    def close(self):
-        self.closed = True
-
-
-def run_phase_in_process(job, build=build_stub):
-    sink = Sink()
-    run_rank(job, build=build, device=torch.device("cpu"), open_sink=lambda: sink, report=lambda row: None)
-    return sink
-
-
-def phase_job(output, **train):
-    recipe = stub_recipe(**train)
-    phase = recipe.stages["vision_task"].phases[0]
-    return PhaseJob(recipe=recipe, stage_name="vision_task", phase=phase, shards_uri="", init_uri="", output=output)
-
-
 def test_a_killed_rank_resumes_with_one_history_and_the_same_weights(tmp_path):
     straight, killed = phase_job(tmp_path / "a"), phase_job(tmp_path / "b")
     sink = run_phase_in_process(straight)
     assert sink.steps == [3, 6, 9, 12]
-    assert sink.closed
+    assert sink.closed == ["FINISHED"]
 
     def build_dying(job, strategy):
         model, batches = build_stub(job, strategy)
@@ -86,6 +57,8 @@ def test_a_killed_rank_resumes_with_one_history_and_the_same_weights(tmp_path):
     summary = json.loads(killed.summary.read_text())
     assert (summary["steps"], summary["samples"], summary["skipped"]) == (12, 96, 0)
     assert set(summary["final"]) == {"total", "loss/lm", "loss/region", "kind/region", "kind/chat"}
+    assert summary["final"] == {name: rows[0][-1][name] for name in summary["final"]}
+    assert summary["seconds"] == rows[1][-1]["seconds"]
 
 
 def test_the_disk_holds_what_a_checkpoint_or_the_summary_builds_on(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def test_each_number_has_its_gauge_and_the_newest_row_counts(values):
     sink = PrometheusSink("vision_task")
     for step, loss in ((10, 2.5), (20, 1.5)):
         sink.log_metrics({**VALUES, "total": loss, "lr/lora": 1e-3, "checkpoint_step": 16.0}, step)
-    sink.close()
+    sink.close("FINISHED")
     assert values == {
         ("tpo_step",): 20,
         ("tpo_loss", "total"): 1.5,

@@ -15,8 +15,8 @@ class Kept(NoSink):
     def log_artifact(self, path, folder):
         self.calls.append((path, folder))
 
-    def close(self):
-        self.calls.append("close")
+    def close(self, status):
+        self.calls.append(status)
 
 
 def test_all_sinks_get_everything():
@@ -24,5 +24,5 @@ def test_all_sinks_get_everything():
     both = Sinks([first, NoSink(), second])
     both.log_metrics({"total": 1.0}, 3)
     both.log_artifact(Path("trace"), "profile")
-    both.close()
-    assert first.calls == [({"total": 1.0}, 3), (Path("trace"), "profile"), "close"] == second.calls
+    both.close("FAILED")
+    assert first.calls == [({"total": 1.0}, 3), (Path("trace"), "profile"), "FAILED"] == second.calls

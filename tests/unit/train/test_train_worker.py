@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.unit.train.checkpoints.made import steps_at
 from tests.unit.train.stub import build_stub, stub_recipe
 from tpo_core.errors import TpoError
+from tpo_core.storage import uri as uris
 from tpo_core.train import ray_trainer
 from tpo_core.train.exchange import collect, is_delivered, output_here
 from tpo_core.train.job import PhaseJob
+from tpo_core.train.loop import DivergedError
 from tpo_core.train.recorder import read_history
 from tpo_core.train.sinks import NoSink
 
@@ -21,13 +24,19 @@ class Desk:
     """Keeps what is told; nobody asks to stop."""
 
     def __init__(self):
-        self.lines = []
+        self.lines, self.error = [], None
 
     def tell(self, line):
         self.lines.append(line)
 
     def pass_on(self, stop):
         pass
+
+    def fail(self, error):
+        self.error = self.error or error
+
+    def failed(self):
+        return self.error
 
 
 @pytest.fixture
@@ -42,9 +51,10 @@ def work(monkeypatch):
     desk = Desk()
 
     def run(job, build=build_stub):
-        ray_trainer.train_worker(job, NoSink, build, desk)
+        run.finished = ray_trainer.train_worker(job, NoSink, build, desk)
         return desk.lines
 
+    run.desk = desk
     return run
 
 
@@ -62,6 +72,33 @@ def test_a_full_disk_in_a_worker_is_one_line(tmp_path, work):
 
     with pytest.raises(TpoError, match=rf"^disk full while writing {tmp_path} \(\d+ bytes free on its disk\)"):
         work(job_at(tmp_path), build)
+
+
+@pytest.mark.parametrize("error", [TpoError("no such model"), DivergedError("lower the rates")])
+def test_an_error_that_would_come_again_is_left_at_the_desk_and_nothing_is_tried_again(tmp_path, work, error):
+    built = []
+
+    def build(job, strategy):
+        built.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        work(job_at(tmp_path), build)
+    assert work.desk.error is error
+    work(job_at(tmp_path), build)  # Ray starts the group again
+    assert work.finished is False
+    assert built == [1]
+
+
+def test_an_error_that_may_pass_is_tried_again(tmp_path, work):
+    def build(job, strategy):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        work(job_at(tmp_path), build)
+    assert work.desk.error is None
+    work(job_at(tmp_path))
+    assert work.finished is True
 
 
 def test_a_worker_tells_what_it_notes_and_what_hung_before_it(tmp_path, work):
@@ -116,6 +153,67 @@ def test_a_phase_goes_on_on_a_machine_that_has_nothing_of_it(tmp_path, work, buc
     assert (job.stacks / "rank1-host-7.txt").read_text() == "stood here"
     expected, found = (torch.load(each.model / "weights.pt") for each in (calm, job))
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_an_outage_of_the_exchange_costs_a_checkpoint_and_not_the_run(tmp_path, work, bucket, monkeypatch):
+    """History and notes cannot be kept at step 4: a checkpoint there would say that they are."""
+    write, left = uris.write_bytes, [2]
+
+    def down(uri, data):
+        if "/kept/" in str(uri) and left[0]:
+            left[0] -= 1
+            raise TpoError(f"{uri}: the storage failed 8 times; run again when it has recovered")
+        write(uri, data)
+
+    monkeypatch.setattr(uris, "write_bytes", down)
+    monkeypatch.setenv("TPO_SCRATCH", str(tmp_path / "machine"))
+    exchange, seen = f"{bucket}/exchange/outage", []
+    job = job_at(tmp_path / "driver", exchange, log_every_steps=1)
+
+    def build(job, strategy):
+        model, batches = build_stub(job, strategy)
+        inner = batches.step
+
+        def step(number):
+            seen.append(steps_at(job.checkpoints))
+            return inner(number)
+
+        batches.step = step
+        return model, batches
+
+    lines = work(job, build)
+    told = [line for line in lines if "failed" in line]
+    assert [line.partition(" (")[0] for line in told] == [
+        "vision_task.all  the checkpoint of step 4 failed", "vision_task.all  the checkpoint of step 8 failed",
+    ]  # fmt: skip
+    assert seen[-1] == []
+    assert steps_at(job.checkpoints) == [12]
+    assert is_delivered(exchange)
+
+
+class Told(NoSink):
+    """How a phase ended."""
+
+    def __init__(self):
+        self.statuses = []
+
+    def close(self, status):
+        self.statuses.append(status)
+        return "MLflow has not taken everything: 3 records lost"
+
+
+def test_the_driver_says_that_a_phase_failed_whose_workers_could_not(tmp_path, monkeypatch):
+    def killed(*about):
+        raise RuntimeError("workers died more than train.max_failures times")
+
+    sink, lines = Told(), []
+    monkeypatch.setattr(ray_trainer, "Desk", lambda: SimpleNamespace(clear=lambda: None))
+    monkeypatch.setattr(ray_trainer, "room_for", lambda job, echo: SimpleNamespace(there=lambda: True))
+    monkeypatch.setattr(ray_trainer, "fit", killed)
+    with pytest.raises(RuntimeError, match="workers died"):
+        ray_trainer.run(job_at(tmp_path), lambda: sink, build_stub, lines.append)
+    assert sink.statuses == ["FAILED"]
+    assert lines == ["vision_task.all  MLflow has not taken everything: 3 records lost"]
 
 
 @pytest.mark.parametrize(("workers", "start_s"), [(1, "300"), ([1, 2], "10")])

@@ -1,7 +1,10 @@
 """A rank that hangs ends, and says where it was."""
 
+import faulthandler
 import subprocess
 import sys
+
+import pytest
 
 from tpo_core.train.watchdog import Watchdog, clear, hangs
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from tpo_core.train.watchdog import Watchdog
 
 def steps_of_the_rank():
-    with Watchdog(Path(sys.argv[1]), 3, 4.0) as dog:
+    with Watchdog(Path(sys.argv[1]), 3, 4.0) as dog, dog.timed():
         for _ in range(60):
             time.sleep(0.1)
             dog.alive()
@@ -46,11 +49,39 @@ def test_of_ranks_that_look_at_once_one_tells(tmp_path):
     assert [path.name for path in hangs(tmp_path)] == ["rank1-host-2.txt"]
 
 
-def test_a_rank_that_ends_leaves_nothing(tmp_path):
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that faulthandler's clock was set to, None where it was stopped; newest last."""
+    settings = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda timeout_s, **how: settings.append(timeout_s))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: settings.append(None))
+    return settings
+
+
+def test_the_clock_runs_where_it_is_asked_to(tmp_path, clock):
     with Watchdog(tmp_path, 0, 30.0) as dog:
+        assert clock == []
+        with dog.timed():
+            assert clock == [30.0]
+            with dog.untimed():
+                assert clock == [30.0, None]
+            assert clock == [30.0, None, 30.0]
+        assert clock == [30.0, None, 30.0, None]
+
+
+def test_no_clock_goes_on_after_an_error(tmp_path, clock):
+    """What a rank has to do before it ends may take longer than a step."""
+    with Watchdog(tmp_path, 0, 30.0) as dog:
+        with pytest.raises(KeyError), dog.timed(), dog.untimed():
+            raise KeyError("step")
+        assert clock[-1] is None
+
+
+def test_a_rank_that_ends_leaves_nothing(tmp_path):
+    with Watchdog(tmp_path, 0, 30.0) as dog, dog.timed():
         dog.alive()
         assert hangs(tmp_path) == []  # it runs
-    with Watchdog(tmp_path, 0, None) as dog:
+    with Watchdog(tmp_path, 0, None) as dog, dog.timed():
         dog.alive()
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tpo_core.errors import TpoError
+from tpo_core.errors import TpoError, in_one_line
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
 from tpo_core.train.checkpoints.manifest import COMMIT, Manifest, folder_name, step_of
@@ -37,7 +37,9 @@ class Checkpointer:
     """The checkpoints of one run, below `root`; made and called on all ranks alike.
 
     run: what the run computes, as JSON; a checkpoint of another one is refused. strategy_name: for the record.
-    max_failed: writes in a row that may fail before it is an error. tell: takes each line for a reader, on rank 0.
+    max_failed: writes in a row that may fail before it is an error. secure: has what a checkpoint builds on be as safe
+    as itself; rank 0 calls it first, in the thread that writes, and where it fails there is no checkpoint. tell: takes
+    each line for a reader, on rank 0.
     """
 
     def __init__(
@@ -49,13 +51,15 @@ class Checkpointer:
         strategy_name: str,
         retention: Retention,
         max_failed: int,
+        secure: Callable[[], None],
         tell: Callable[[str], None],
     ) -> None:
         self.root, self.strategy, self.run, self.strategy_name = root, strategy, dict(run), strategy_name
-        self.retention, self.max_failed, self.tell = retention, max_failed, tell
+        self.retention, self.max_failed, self.secure, self.tell = retention, max_failed, secure, tell
         self.attempt: str = strategy.agree(uuid.uuid4().hex[:12])
         self.writes = self.failed = 0
-        self.losses: dict[str, float] = {}
+        self.losses: dict[str, float] = {}  # of the last row that had any
+        self.unswept: str | None = None  # rank 0: why what is no longer needed is still there
         self.under_way: tuple[int, Write] | None = None
         self.step: int | None = None  # of the last checkpoint that is known to be good
         self.saved: dict[int, dict[str, float]] = {}  # rank 0: committed steps, and the losses logged before each
@@ -85,18 +89,18 @@ class Checkpointer:
                 if isinstance(manifest, Manifest) and step <= progress.step
             }
             self.saved = {step: good[step] for step in kept(good, self.retention)}
-            sweep(self.root, {*self.saved, *(steps.keys() - good.keys())})  # what was passed over stays for now
-            if checkpoint is not None:
-                sweep_folder(checkpoint.uri, checkpoint.manifest.names)
+            stays = {*self.saved, *(steps.keys() - good.keys())}  # what was passed over stays for now
+            self._sweep(stays, None if checkpoint is None else (checkpoint.uri, checkpoint.manifest.names))
+            lines += self._take_unswept()
         return progress, lines
 
     def logged(self, row: Mapping[str, Any]) -> None:
-        """Take the losses of a logged row (rows.make_row): by them the best checkpoints are told."""
-        self.losses = {name: value for name, value in row.items() if is_loss(name)}
+        """Take the losses of a logged row (rows.make_row), which has none where no update was made: by them the best
+        checkpoints are told."""
+        self.losses = {name: value for name, value in row.items() if is_loss(name)} or self.losses
 
-    def save(self, progress: Progress, *, wait: bool = False) -> None:
-        """Save the state after `progress.step` updates, once the write before has ended; wait: return when this one
-        has, too; where it went well, `step` is the step.
+    def save(self, progress: Progress) -> None:
+        """Save the state after `progress.step` updates, once the write before has ended.
 
         Parameters, optimizer and `progress` may change as soon as this returns. A write that fails is told, and leaves
         what was there; one more than `max_failed` in a row raises what went wrong, TpoError where the user can mend it.
@@ -113,23 +117,23 @@ class Checkpointer:
         )  # fmt: skip
         write = Write(
             folder, token, rank=self.strategy.rank, world=self.strategy.world,
-            clear=lambda: sweep(self.root, {*self.saved, step}),
+            begin=lambda: self._begin(step),
             commit=lambda parts: self._commit(folder, token, index, parts, manifest),
         )  # fmt: skip
         self.writes += 1
         self.under_way = step, write
         write.start(self.host)
-        if wait:
-            self.wait()
 
     def wait(self) -> None:
-        """Return when no write is under way. Raises as `save` does."""
+        """Return when no write is under way; where the last one went well, `step` is its own. Raises as `save` does."""
         if self.under_way is None:
             return
         (step, write), self.under_way = self.under_way, None
         write.part_done.wait()
         parts_failed = any(self.strategy.everyone(write.error is not None))
         write.join(all_parts_done=not parts_failed)
+        if self.strategy.rank == 0:
+            self._say(*self._take_unswept())
         troubles = [each for each in self.strategy.everyone(trouble(write.error)) if each is not None]
         if not troubles:
             self.step, self.failed = step, 0
@@ -140,9 +144,7 @@ class Checkpointer:
             raise write.error or (TpoError(text) if mendable else RuntimeError(text))
         if self.strategy.rank == 0:
             last = folder_name(max(self.saved)) if self.saved else "none"
-            line = f"the checkpoint of step {step} failed ({text}): training goes on; the last good one: {last}"
-            LOG.warning("%s", line)
-            self.tell(line)
+            self._say(f"the checkpoint of step {step} failed ({text}): training goes on; the last good one: {last}")
 
     def close(self) -> None:
         """Give up a write that is under way, without a word to the other ranks; nothing happens after `wait`."""
@@ -179,8 +181,34 @@ class Checkpointer:
         self.saved[whole.step] = whole.losses
         keep = kept(self.saved, self.retention)
         self.saved = {step: losses for step, losses in self.saved.items() if step in keep}
-        sweep(self.root, keep)
-        sweep_folder(folder, whole.names)
+        self._sweep(keep, (folder, whole.names))
+
+    def _begin(self, step: int) -> None:
+        """What rank 0 does first."""
+        self.secure()
+        self._sweep({*self.saved, step}, None)
+
+    def _sweep(self, keep: Collection[int], folder: tuple[str, Collection[str]] | None) -> None:
+        """Delete all but the steps `keep`, and from one folder all but some files. What cannot be deleted harms no
+        checkpoint: it is told as what it is, and the next write tries again."""
+        try:
+            sweep(self.root, keep)
+            if folder is not None:
+                sweep_folder(*folder)
+        except Exception as error:  # of whichever storage
+            self.unswept = in_one_line(error)
+        else:
+            self.unswept = None
+
+    def _take_unswept(self) -> list[str]:
+        """A line about what could not be deleted, if there is something."""
+        why, self.unswept = self.unswept, None
+        return [] if why is None else [f"what is no longer needed of checkpoints could not be deleted ({why})"]
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            LOG.warning("%s", line)
+            self.tell(line)
 
 
 def is_loss(name: str) -> bool:
@@ -192,5 +220,4 @@ def trouble(error: Exception | None) -> tuple[str, bool] | None:
     """An error in one line, and whether it is one that a user can mend."""
     if error is None:
         return None
-    mendable = isinstance(error, TpoError)
-    return " ".join((str(error) if mendable else f"{type(error).__name__}: {error}").split()), mendable
+    return in_one_line(error), isinstance(error, TpoError)

@@ -18,6 +18,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.storage.cache import DamagedError
 from tpo_core.train.checkpoints.part import File
@@ -58,7 +59,8 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str) -> "Manifest":
-        """The manifest of a folder. FileNotFoundError if there is none, DamagedError if it is not what was written."""
+        """The manifest of a folder. FileNotFoundError if there is none, DamagedError if it is not what was written,
+        TpoError if another version of this program wrote it."""
         data = uris.read_bytes(uris.join(folder, COMMIT))
         try:
             body = json.loads(data)
@@ -67,8 +69,12 @@ class Manifest:
         told = body.pop("sha256", None) if isinstance(body, dict) else None
         if told is None or told != _digest(body):
             raise DamagedError(f"{COMMIT} is not what was written")
-        if body.pop("format") != FORMAT:
-            raise DamagedError(f"{COMMIT} is of another version of this program")
+        written = body.pop("format")
+        if written != FORMAT:
+            raise TpoError(
+                f"{folder} is a checkpoint of another version of this program (format {written}, here {FORMAT}): go on"
+                " with that version, or move the folder away"
+            )
         body.pop("world")
         return cls(**{**body, "index": File(**body["index"]), "parts": [File(**part) for part in body["parts"]]})
 

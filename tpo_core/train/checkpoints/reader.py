@@ -100,7 +100,8 @@ def require_whole(path: Path, file: File) -> None:
 
 
 def committed(root: str) -> list[tuple[str, Manifest | str]]:
-    """Committed folders below `root`, newest first, each with its manifest, or with what is wrong with that."""
+    """Committed folders below `root`, newest first, each with its manifest, or with what is wrong with that. Raises
+    TpoError when another version of this program wrote one: to begin anew, or to delete it, is not for us to choose."""
     found: list[tuple[str, Manifest | str]] = []
     for folder in reversed(step_folders(root).values()):
         try:

@@ -25,7 +25,7 @@ VISIBLE_S = 90.0  # an NFS client may show a folder as it was this long ago (att
 class Write:
     """One rank's work for the checkpoint in `folder`.
 
-    token: the same on all ranks, and of this write alone. clear: what rank 0 does first, while the others write.
+    token: the same on all ranks, and of this write alone. begin: what rank 0 does first, while the others write.
     commit: what it does with all parts when they are there.
     `error` is what went wrong; it is final for the part once `part_done` is set, and for all once `join` returns.
     """
@@ -37,11 +37,11 @@ class Write:
         *,
         rank: int,
         world: int,
-        clear: Callable[[], None],
+        begin: Callable[[], None],
         commit: Callable[[list[File]], None],
     ) -> None:
         self.folder, self.token, self.rank, self.world = folder, token, rank, world
-        self.clear, self.commit = clear, commit
+        self.begin, self.commit = begin, commit
         self.error: Exception | None = None
         self.part_done, self.all_done, self.given_up = threading.Event(), threading.Event(), threading.Event()
         self.thread = threading.Thread(target=lambda: None)
@@ -60,7 +60,7 @@ class Write:
         try:
             with local.disk_full_told(staged_path(self.folder, self._part())):
                 if self.rank == 0:
-                    self.clear()
+                    self.begin()
                 own = self._put_part(slices)
                 self.part_done.set()
                 if self.rank == 0 and (parts := self._gather(own)) is not None:

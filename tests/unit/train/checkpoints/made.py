@@ -1,5 +1,6 @@
 """Checkpointers of the stub model, and a look at what they left."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ TIMES = (
 
 def checkpointer(
     root: str | Path, strategy: Any, *, run: dict | None = None, max_failed: int = 2, lines: list | None = None,
-    every: int | None = None, best: int = 0,
+    every: int | None = None, best: int = 0, secure: Callable[[], None] = lambda: None,
 ) -> Checkpointer:  # fmt: skip
     return Checkpointer(
         str(root), strategy, run=RUN if run is None else run, strategy_name="ddp",
         retention=Retention(permanent_every=every, best=best, metric="total"), max_failed=max_failed,
-        tell=(lambda line: None) if lines is None else lines.append,
+        secure=secure, tell=(lambda line: None) if lines is None else lines.append,
     )  # fmt: skip
 
 
@@ -37,7 +38,8 @@ def save_at(saver: Checkpointer, run: Run, *steps: int) -> None:
     """Checkpoints that say they are of these steps, each written before the next is begun."""
     for step in steps:
         run.progress.step = step
-        saver.save(run.progress, wait=True)
+        saver.save(run.progress)
+        saver.wait()
 
 
 def steps_at(root: str | Path) -> list[int]:

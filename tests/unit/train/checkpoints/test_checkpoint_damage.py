@@ -120,18 +120,25 @@ def test_a_folder_that_is_no_checkpoint_is_told(tmp_path):
         open_checkpoint(str(tmp_path))
 
 
-def test_a_folder_of_another_version_is_told(tmp_path, run, monkeypatch):
+def test_a_checkpoint_of_another_version_is_told_and_left_alone(tmp_path, run, monkeypatch):
+    """To start anew beside it, or to delete it, could cost days."""
     monkeypatch.setattr("tpo_core.train.checkpoints.manifest.FORMAT", 2)
     save_at(checkpointer(tmp_path, run.strategy), run, 5)
     monkeypatch.undo()
-    with pytest.raises(TpoError, match="of another version"):
+    said = r"step-00000005 is a checkpoint of another version of this program \(format 2, here 1\): go on with that"
+    with pytest.raises(TpoError, match=said):
         open_checkpoint(str(tmp_path / "step-00000005"))
+    with pytest.raises(TpoError, match=said):
+        resumed(tmp_path, run)
+    assert (tmp_path / "step-00000005" / "checkpoint.json").exists()
 
 
 def test_progress_is_read_as_it_was(tmp_path, run):
     run.progress.window.add([("total", 0.1), ("total", 0.2), ("report/x", float("nan"))])
     run.progress.finish_step(kinds={"region": 8}, tokens=99, flops=7.0, seconds=0.3, wait_s=0.1)
-    checkpointer(tmp_path, run.strategy).save(run.progress, wait=True)
+    saver = checkpointer(tmp_path, run.strategy)
+    saver.save(run.progress)
+    saver.wait()
     read = open_checkpoint(str(tmp_path / "step-00000004")).progress
     assert json.dumps(vars(read), default=vars) == json.dumps(vars(run.progress), default=vars)
 

@@ -77,8 +77,7 @@ def two_ranks(rank: int, folder: str) -> None:
         each.__name__: each(Path(folder) / each.__name__, run)
         for each in (goes_on_and_then_fails, leftovers, invisible)
     }
-    run.progress.step = 3
-    checkpointer(Path(folder) / "plain", run.strategy).save(run.progress, wait=True)
+    save_at(checkpointer(Path(folder) / "plain", run.strategy), run, 3)
     torch.save(dict(run.strategy.state()), f"{folder}/state-{rank}.pt")
     half = Path(folder) / "damaged"
     save_at(checkpointer(half, run.strategy), run, 5, 10)

@@ -126,12 +126,13 @@ def test_a_save_waits_for_the_one_before(tmp_path, run, monkeypatch):
     gate, saver = Gate(monkeypatch), checkpointer(tmp_path, run.strategy)
     saver.save(run.progress)
     run.progress.step = 4
-    second = threading.Thread(target=saver.save, args=(run.progress,), kwargs={"wait": True})
+    second = threading.Thread(target=saver.save, args=(run.progress,))
     second.start()
     assert gate.reached.wait(30)
     assert second.is_alive()
     gate.opened.set()
     second.join(30)
+    saver.wait()
     assert steps_at(tmp_path) == [3, 4]
 
 
@@ -235,3 +236,57 @@ def test_a_disk_that_fills_up_within_a_part_leaves_no_half_of_it(tmp_path, run, 
         save_at(saver, run, 5)
     assert "disk full while writing" in lines[0]
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_cannot_be_deleted_is_told_as_that_and_fails_no_checkpoint(tmp_path, run, monkeypatch, caplog):
+    lines = []
+    saver = checkpointer(tmp_path, run.strategy, lines=lines, max_failed=0)
+    save_at(saver, run, 5, 10)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(uris, "delete", lambda uri: broken(None, uri))
+        save_at(saver, run, 15)
+    assert saver.step == 15
+    assert steps_at(tmp_path) == [5, 10, 15]
+    assert lines == [
+        "what is no longer needed of checkpoints could not be deleted (OSError: [Errno 5] Input/output error)"
+    ]
+    assert caplog.messages == lines
+    save_at(saver, run, 20)
+    assert steps_at(tmp_path) == [15, 20]
+    assert len(lines) == 1
+
+
+def test_what_cannot_be_deleted_does_not_keep_a_run_from_going_on(tmp_path, run, monkeypatch):
+    save_at(checkpointer(tmp_path, run.strategy), run, 5)
+    (tmp_path / "step-00000010").mkdir()  # of an attempt that died
+    monkeypatch.setattr(uris, "delete", lambda uri: broken(None, uri))
+    progress, lines = checkpointer(tmp_path, run.strategy).resume()
+    assert progress.step == 5
+    assert lines[0] == "resuming at step 5 from step-00000005"
+    assert lines[1].startswith("what is no longer needed of checkpoints could not be deleted (OSError")
+
+
+def test_there_is_no_checkpoint_without_what_it_builds_on(tmp_path, run):
+    lines, broken_down = [], [True]
+
+    def secure():
+        if broken_down:
+            refused(None, "s3://bucket/kept/history.jsonl")
+
+    saver = checkpointer(tmp_path, run.strategy, lines=lines, secure=secure)
+    save_at(saver, run, 5)
+    assert (saver.step, steps_at(tmp_path)) == (None, [])
+    assert lines[0].startswith("the checkpoint of step 5 failed (s3://bucket/kept/history.jsonl: the storage failed")
+    broken_down.clear()
+    save_at(saver, run, 10)
+    assert (saver.step, steps_at(tmp_path)) == (10, [10])
+
+
+def test_losses_that_are_known_stay_known_where_no_update_was_made(tmp_path, run):
+    saver = checkpointer(tmp_path, run.strategy)
+    for row in ({"total": 1.0, "lr/lora": 0.1}, {"lr/lora": 0.1, "skipped": 3}):
+        saver.logged(row)
+    save_at(saver, run, 5)
+    again = checkpointer(tmp_path, run.strategy)
+    again.resume()
+    assert saver.losses == again.losses == {"total": 1.0}
