@@ -11,10 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipelines.checks import check_datasets, check_phases, check_sources
 from pipelines.cluster import on_cluster
+from pipelines.report import page_of
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.media_store import MediaStore
 from tpo_core.data.preprocess import preprocess
@@ -33,6 +35,7 @@ from tpo_core.models.source import identify
 from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
+from tpo_core.tracking.report import log_report
 from tpo_core.train.exchange import clear
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.recorder import read_history
@@ -108,6 +111,7 @@ class Chain:
             merged["metrics"] |= result["metrics"]
             merged["baseline"] |= result["baseline"]
             merged["counts"][part] = result["counts"]
+        page_of(ctx.output, shards, f"{self.recipe.name}: {last or 'base before TPO'}", {}, ctx.output)
         return merged
 
     def evaluation_id(self, shards_fingerprint: str) -> str:
@@ -116,14 +120,14 @@ class Chain:
         return fingerprint("evaluation", EVALUATION_VERSION, asked, {"preprocess": shards_fingerprint})
 
     def register(self, last: str, phases: list[str], ctx: StepContext) -> dict[str, Any]:
-        """Gallery, curves and numbers to MLflow, a version to the registry, the alias `challenger` to it."""
+        """Report, gallery, curves and numbers to MLflow, a version to the registry, the alias `challenger` to it."""
         measured, base = ctx.inputs["evaluate"], ctx.inputs["evaluate_base"]
         curves = ctx.output / "loss_curves.png"
         histories = {name: read_history(ctx.inputs[name].path / "history.jsonl") for name in phases}
         loss_curves(histories, curves)
         shards = ctx.inputs["preprocess"]
         pictures = {f"gallery/{part}": measured.path / part / "gallery" for part in self.recipe.evaluation.parts}
-        return self.publisher.register(
+        registered = self.publisher.register(
             model=ctx.inputs[last].path / "model",
             fingerprint=ctx.inputs[last].fingerprint,
             tags={
@@ -141,6 +145,26 @@ class Chain:
                 for name, rows in histories.items()
             },
         )
+        self.report(ctx)
+        return registered
+
+    def report(self, ctx: StepContext) -> None:
+        """The page on what was measured beside what the base model did, here and in MLflow."""
+        measured, base = ctx.inputs["evaluate"].path, {"before TPO": ctx.inputs["evaluate_base"].result["metrics"]}
+        written = page_of(measured, ctx.inputs["preprocess"].uri, f"{self.recipe.name}: evaluation", base, ctx.output)
+        if written is None:
+            return
+        lost = log_report(
+            self.publisher.uri,
+            self.recipe.tracking.experiment,
+            "evaluation",
+            page=Path(written.page),
+            table=Path(written.table),
+            numbers=written.numbers,
+            parent=self.publisher.run_id,
+        )
+        if lost:
+            self.echo(lost)
 
 
 def content(recipe: Recipe) -> dict[str, Any]:

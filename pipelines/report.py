@@ -1,12 +1,16 @@
-"""print_report(...): the table at the end of a chain, and where to look."""
+"""print_report(...): the table at the end of a chain, and where to look. page_of(...): the page on measured parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from tpo_core.data.shards import ShardSet
+from tpo_core.evaluation.report.examples import examples_of
+from tpo_core.evaluation.report.write import PAGE, Written, write_report
 from tpo_core.execution.artifact import Artifact
 
 # Metrics worth a line, with the name that people use for them.
@@ -64,6 +68,16 @@ def times_table(done: Mapping[str, Artifact]) -> Table:
     return table
 
 
+def page_of(
+    results: Path, shards_uri: str, title: str, references: Mapping[str, Mapping[str, float]], to: Path
+) -> Written | None:
+    """Writes the page and the table on the parts that were measured into the folder `to`; references as of
+    write_report. None where no part lies here: machines that share no disk keep what they measured."""
+    if not any((folder / "metrics.json").is_file() for folder in results.glob("*")):
+        return None
+    return write_report(results, examples_of(ShardSet.open(shards_uri)), title=title, references=references, to=to)
+
+
 def print_report(done: Mapping[str, Artifact], echo: Callable[[str], None]) -> None:
     """The table of the evaluation, the time of each step, and where to look."""
     console = Console(width=120, highlight=False)
@@ -73,5 +87,6 @@ def print_report(done: Mapping[str, Artifact], echo: Callable[[str], None]) -> N
     echo(f"registered {registered['name']} version {registered['version']} as challenger")
     for part in _parts(measured.result["metrics"])[:1]:
         echo(f"gallery    {measured.uri}/{part}/gallery/gallery.png")
+    echo(f"report     {done['register'].uri}/{PAGE}")
     echo(f"curves     {done['register'].uri}/loss_curves.png")
     echo(f"MLflow     mlflow ui --backend-store-uri {registered['uri']}")

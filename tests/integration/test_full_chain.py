@@ -155,6 +155,9 @@ def test_it_ends_with_the_report_and_a_challenger(finished, work):
             measured["counts"][part].values()
         )
     assert list(work.glob("register/*/loss_curves.png"))
+    (page,) = (path.read_text() for path in work.glob("register/*/report.html"))
+    assert "before TPO" in page
+    assert (folder / "report.html").is_file()
 
 
 def test_the_same_command_once_more_skips_everything(arguments, finished, work):

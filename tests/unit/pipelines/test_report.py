@@ -56,6 +56,7 @@ def test_the_report_says_what_was_registered_and_where_to_look(capsys):
     assert lines == [
         "registered tpo version 3 as challenger",
         "gallery    /runs/evaluate/0123/test/gallery/gallery.png",
+        "report     /runs/register/0123/report.html",
         "curves     /runs/register/0123/loss_curves.png",
         "MLflow     mlflow ui --backend-store-uri sqlite:////runs/mlflow.db",
     ]
