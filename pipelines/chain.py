@@ -7,8 +7,8 @@ A step here is thin: it hands a part of the recipe to the room that does the wor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,19 +70,20 @@ class Chain:
     def train(self, ref: PhaseRef, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """One phase, from the weights of step `last` (None: the base model)."""
         check_phases(self.recipe, ctx.inputs["preprocess"].uri)
-        return run_phase(
-            self.recipe,
-            ref.stage_name,
-            ref.phase,
-            shards_uri=ctx.inputs["preprocess"].uri,
-            init_uri=self.recipe.model.base if last is None else self.model_of(ctx.inputs[last]),
-            output=ctx.output,
-            open_tracker=self.publisher.phase_sink(ref.name, ctx.fingerprint),
-            resume=True,  # whatever is there is of this fingerprint; on a new node, only the checkpoints are
-            run_id=ctx.fingerprint[:12],
-            exchange=self.exchange(ref.name, ctx.fingerprint),
-            echo=lambda line: self.echo(f"{line}  | {ctx.position()}"),
-        )
+        with failure_tracked(self.publisher, self.echo):
+            return run_phase(
+                self.recipe,
+                ref.stage_name,
+                ref.phase,
+                shards_uri=ctx.inputs["preprocess"].uri,
+                init_uri=self.recipe.model.base if last is None else self.model_of(ctx.inputs[last]),
+                output=ctx.output,
+                open_tracker=self.publisher.phase_sink(ref.name, ctx.fingerprint),
+                resume=True,  # whatever is there is of this fingerprint; on a new node, only the checkpoints are
+                run_id=ctx.fingerprint[:12],
+                exchange=self.exchange(ref.name, ctx.fingerprint),
+                echo=lambda line: self.echo(f"{line}  | {ctx.position()}"),
+            )
 
     def model_of(self, phase: Artifact) -> str:
         """The weights that a phase hands on, for whichever machine; what the phase needed while it ran goes."""
@@ -165,6 +166,17 @@ class Chain:
         )
         if lost:
             self.echo(lost)
+
+
+@contextmanager
+def failure_tracked(publisher: Publisher, echo: Echo) -> Iterator[None]:
+    """The run of the pipeline ends as FAILED when a phase does, which has ended its own."""
+    try:
+        yield
+    except Exception:
+        if trouble := publisher.fail():
+            echo(trouble)
+        raise
 
 
 def content(recipe: Recipe) -> dict[str, Any]:

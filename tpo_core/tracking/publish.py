@@ -53,10 +53,13 @@ class PhaseSink:
 
 
 def pipeline_run(client: MlflowClient, experiment: str, uri: str, name: str, fingerprint: str) -> str:
-    """The id of the run of a whole pipeline, made on first use."""
+    """The id of the run of a whole pipeline, which goes on from here; made on first use."""
     home = experiment_id(client, experiment, uri)
     found = find_run(client, home, _PIPELINE_TAG, fingerprint)
-    return found or client.create_run(home, run_name=name, tags={_PIPELINE_TAG: fingerprint}).info.run_id
+    if found is None:
+        return client.create_run(home, run_name=name, tags={_PIPELINE_TAG: fingerprint}).info.run_id
+    client.update_run(found, status="RUNNING")  # it may have failed before
+    return found
 
 
 class Publisher:
@@ -80,6 +83,12 @@ class Publisher:
     def phase_sink(self, name: str, fingerprint: str) -> PhaseSink:
         """Where the phase `name` logs; fingerprint: of its step."""
         return PhaseSink(self.uri, self.recipe.tracking.experiment, name, fingerprint, self._pipeline)
+
+    def fail(self) -> str | None:
+        """End the run of the pipeline as FAILED, until it goes on. Returns what did not arrive, in words."""
+        config = self.recipe.tracking
+        tracker = MlflowTracker(self.uri, config.experiment, self.recipe.name, key=(_PIPELINE_TAG, self.fingerprint))
+        return tracker.close("FAILED")
 
     def replay(self, name: str, fingerprint: str, history: History) -> None:
         """Send what a phase logged once more: what its run lacks, because the server was away, is added.

@@ -95,7 +95,8 @@ class NullTracker:
 class MlflowTracker:
     """A run in MLflow: that of `run_id`, or the one with the tag `key`, continued; else a new one, with that tag.
 
-    find_parent: gives the id of the run that a new one is nested below; called in the background.
+    find_parent: gives the id of the run that a new one is nested below, and has that one go on; called in the
+    background.
     """
 
     def __init__(
@@ -227,6 +228,8 @@ class MlflowTracker:
                 tags["mlflow.parentRunId"] = self._find_parent(client)
             self._run_id = client.create_run(home, run_name=self._run_name, tags=tags).info.run_id
         else:
+            if self._find_parent is not None:
+                self._find_parent(client)
             self._params = dict(client.get_run(self._run_id).data.params)
             client.update_run(self._run_id, status="RUNNING")
         return client

@@ -251,6 +251,21 @@ def test_the_lines_of_a_phase_say_where_the_chain_stands(tmp_path, monkeypatch):
     assert lines == ["task_assignment  [###.......] 24/80  | [######....] 3/3  0:00 so far"]
 
 
+def test_a_phase_that_fails_ends_the_run_of_the_pipeline(tmp_path, monkeypatch):
+    def phase(*about, **more):
+        raise RuntimeError("workers died more than train.max_failures times")
+
+    monkeypatch.setattr("pipelines.chain.run_phase", phase)
+    monkeypatch.setattr(Publisher, "fail", lambda publisher: f"{publisher.recipe.name}: MLflow was not there")
+    lines = []
+    recipe = load_recipe("quickstart", [f"work_uri={tmp_path}"])
+    steps = {step.name: step for step in build_chain(recipe, Publisher(recipe, str(tmp_path)), lines.append)}
+    data = [replace(steps[name], fn=some_of_each_kind) for name in ("render", "preprocess")]
+    with pytest.raises(RuntimeError, match="workers died"):
+        run_steps([*data, steps["task_assignment"]], str(tmp_path), echo=lambda line: None)
+    assert lines == ["quickstart: MLflow was not there"]
+
+
 def some_of_each_kind(ctx):
     """Stands for preprocessing."""
     counts = {"train": {kind: {"refcoco": 9} for kind in ("region", "temporal", "mask", "chat")}}

@@ -68,6 +68,20 @@ def test_a_phase_continues_its_run(make_recipe, mlflow_uri):
     assert connect(mlflow_uri).get_run(run_id).info.status == "FINISHED"
 
 
+def test_a_pipeline_that_failed_goes_on_in_the_same_run_when_a_phase_of_it_does(make_recipe, mlflow_uri):
+    publisher, client = Publisher(make_recipe(), "unused"), connect(mlflow_uri)
+    phase = publisher.phase_sink("vision_task", "f-failed")
+    first = phase(close_deadline_s=60)
+    first.close("FAILED")
+    parent = client.get_run(first.wait_run_id()).data.tags["mlflow.parentRunId"]
+    assert publisher.fail() is None
+    assert client.get_run(parent).info.status == "FAILED"
+    again = phase(close_deadline_s=60)
+    again.close("FINISHED")
+    assert client.get_run(parent).info.status == "RUNNING"
+    assert children(mlflow_uri, parent) == {"vision_task": first.wait_run_id()}
+
+
 def curve(uri, run_id, key="loss/region"):
     return sorted((point.step, point.value) for point in connect(uri).get_metric_history(run_id, key))
 
