@@ -22,11 +22,12 @@ MAY_ALSO = {("models", "heads"), ("models", "data"), ("config", "errors"), ("sto
 
 # Packages that stay in few places, so that all else is tested in one process without a cluster.
 ONLY_IN = {
-    "ray.data": ["tpo_core/data/preprocess.py"],
+    "ray.data": ["tpo_core/data/preprocess.py", "tpo_core/evaluation/pool.py"],
     "ray.train": ["tpo_core/train/ray_trainer.py"],
     "ray.tune": ["tpo_core/tune/loss_weights.py"],
     "ray": [
         "tpo_core/data/preprocess.py",
+        "tpo_core/evaluation/pool.py",
         "tpo_core/train/ray_trainer.py",
         "tpo_core/train/desk.py",
         "tpo_core/train/room.py",

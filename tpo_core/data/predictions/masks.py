@@ -125,12 +125,17 @@ def write_palette(folder: str, tracks: Sequence[tuple[Sample, Masks]]) -> None:
     One file holds one object a pixel: where masks overlap, the pixel is that of the object that comes first in
     `tracks`. For Ref-DAVIS17 give the expressions of one run, and a folder for each run.
     """
+    write_indices(join(folder, _sequence(tracks[0][0])), tracks)
+
+
+def write_indices(folder: str, tracks: Sequence[tuple[Sample, Masks]]) -> None:
+    """The same into the folder of the sequence itself, whatever that is called."""
     frames = sorted({frame for _, masks in tracks for frame in masks})
     for frame in frames:
         index_HW = np.zeros(_size(tracks[0][0]), np.uint8)
         for sample, masks in reversed(tracks):
             index_HW[_pixels(sample, masks.get(frame))] = _object(sample)
-        _save(join(folder, _sequence(tracks[0][0]), _name(tracks[0][0], frame)), index_HW, palette=True)
+        _save(join(folder, _name(tracks[0][0], frame)), index_HW, palette=True)
 
 
 def read_palette(folder: str, sample: Sample, frames: Iterable[int]) -> dict[int, Rle | None]:

@@ -54,7 +54,7 @@ def write_qvhighlights(
     for sample, moments in pairs:
         raw = json.loads(sample.provenance.raw)
         row = {
-            "qid": _qid(sample),
+            "qid": qid_of(sample),
             "query": raw["query"] if "query" in raw else sample.targets[0].label,
             "vid": raw["vid"] if "vid" in raw else PurePosixPath(sample.media[0].uri).stem,
             "pred_relevant_windows": moments.windows,
@@ -72,7 +72,7 @@ def read_qvhighlights(samples: Iterable[Sample], uri: str) -> dict[str, Moments]
             windows = tuple((float(a), float(b), float(score)) for a, b, score in row["pred_relevant_windows"])
             yield row["qid"], Moments(windows, tuple(map(float, row.get("pred_saliency_scores", ()))))
 
-    return _read(uri, {_qid(sample): sample.sample_id for sample in samples}, content)
+    return _read(uri, {qid_of(sample): sample.sample_id for sample in samples}, content)
 
 
 write_charades_sta = write_tacos = write_qvhighlights
@@ -145,7 +145,7 @@ def _nlq_key(sample: Sample) -> tuple[Any, ...]:
     return tuple(raw[name] for name in _NLQ_KEY)
 
 
-def _qid(sample: Sample) -> int:
+def qid_of(sample: Sample) -> int:
     native_id = sample.provenance.native_id
     return int(native_id) if native_id.isdecimal() else sample.provenance.row
 

@@ -1,0 +1,69 @@
+"""Moments, and choices that are grounded in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tpo_core.data.predictions import answers, moments
+from tpo_core.data.sample import Sample
+from tpo_core.evaluation import truth
+from tpo_core.evaluation.native.choices import mvbench_option
+from tpo_core.evaluation.native.files import Answered, Benchmark, Files, native_id, raw, write_lines, write_value
+
+
+def _windows(given: Sequence[Answered], folder: Path) -> Files:
+    path = folder / "predictions.jsonl"
+    found = {one.sample.sample_id: moments.Moments(one.answer.windows) for one in given if one.answer.windows}
+    moments.write_qvhighlights([one.sample for one in given], found, str(path), unanswered=True)
+    return Files(path)
+
+
+def _windows_truth(asked: Sequence[Sample], folder: Path) -> Files:
+    rows = []
+    for sample in asked:
+        about = raw(sample)
+        rows.append(
+            {
+                "qid": moments.qid_of(sample),
+                "query": about.get("query", sample.targets[0].label),
+                "duration": sample.media[0].sample_duration_s(),
+                "relevant_windows": truth.true_spans(sample).tolist(),
+            }
+        )
+    return Files(write_lines(folder / "truth.jsonl", rows))
+
+
+def _next_gqa(given: Sequence[Answered], folder: Path) -> Files:
+    """Replies are read as MVBench reads them, since the official code compares numbers of options and reads no text."""
+    qa, ground = folder / "qa.json", folder / "ground.json"
+    chosen, spans = {}, {}
+    for one in given:
+        option = mvbench_option(one.sample, one.answer.text)
+        if option is not None:
+            chosen[one.sample.sample_id] = option
+        if one.ground is not None and one.ground.windows:
+            spans[one.sample.sample_id] = one.ground.windows[0][:2]
+    answers.write_next_gqa([one.sample for one in given], chosen, spans, str(qa), str(ground))
+    return Files(ground, {"qa": qa})
+
+
+def _next_gqa_truth(asked: Sequence[Sample], folder: Path) -> Files:
+    videos: dict[str, Any] = {}
+    for sample in asked:
+        video, _, question = native_id(sample).rpartition("_")
+        note = videos.setdefault(video, {"duration": sample.media[0].sample_duration_s(), "location": {}})
+        note["location"][question] = [list(target.span_s) for target in sample.targets if target.span_s is not None]
+    return Files(write_value(folder / "truth.json", videos))
+
+
+def _qid(sample: Sample) -> str:
+    return str(moments.qid_of(sample))
+
+
+CHARADES_STA = Benchmark(_windows, _windows_truth, _qid)
+QVHIGHLIGHTS = Benchmark(_windows, _windows_truth, _qid)
+NEXT_GQA = Benchmark(
+    _next_gqa, _next_gqa_truth, native_id, lambda sample, text: mvbench_option(sample, text) is not None
+)

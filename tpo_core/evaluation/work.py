@@ -1,0 +1,100 @@
+"""Asking the requests of one entry in batches: what travels to where the model is, and how far it has come.
+
+Who carries it out is a `Pool`: `in_process` here, actors of Ray in `tpo_core.evaluation.pool`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tpo_core.data.shards import ShardSet
+from tpo_core.data.subtitles import lines_at, parse_srt
+from tpo_core.evaluation.answerers import Answerer, Spec
+from tpo_core.evaluation.asking import Ask, question_of
+from tpo_core.evaluation.looking import Shown, shown
+from tpo_core.evaluation.pieces import Pieces, batches_of
+from tpo_core.evaluation.record import Record
+from tpo_core.evaluation.suite import Entry
+from tpo_core.storage.uri import exists, join, read_bytes
+
+PART = "test"  # of the shard sets that are made for suites
+TELL_EVERY_S = 10.0
+Pool = Callable[["Work", Sequence[Sequence[Ask]]], Iterator[int]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that answering a batch takes; picklable. root: of the data set, for subtitles."""
+
+    spec: Spec
+    entry: Entry
+    shards_uri: str
+    root: str
+    pieces: Pieces
+    max_new_tokens: int
+
+    def begin(self) -> Desk:
+        """Loads the model."""
+        return Desk(self, self.spec.open(), ShardSet.open(self.shards_uri))
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A loaded model with the samples that it is asked about."""
+
+    work: Work
+    answerer: Answerer
+    shards: ShardSet
+
+    def answer(self, asks: Sequence[Ask]) -> int:
+        """Asks one batch and keeps the answers; returns how many."""
+        records = self.answerer.answer([self._shown(ask) for ask in asks], self.work.max_new_tokens)
+        self.work.pieces.write(records)
+        return len(records)
+
+    def _shown(self, ask: Ask) -> Shown:
+        entry, sample = self.work.entry, self.shards.samples(PART)[ask.sample]
+        lines: list[str] = []
+        if entry.subtitles is not None and sample.media:
+            times_s = self.shards.media(sample.media[0].uri).times_s
+            name = sample.media[0].uri.rpartition("/")[2].partition(".")[0]
+            uri = join(self.work.root, entry.subtitles.replace("{name}", name))
+            # Not all videos of Video-MME have subtitles; those are asked without.
+            lines = lines_at(parse_srt(read_bytes(uri), uri), times_s.tolist()) if exists(uri) else []
+        question = question_of(entry, sample, ask.form, lines)
+        task = "moment" if ask.form == "ground" else entry.task
+        return shown(self.shards, ask, task, question, entry.frames)
+
+
+def in_process(work: Work, batches: Sequence[Sequence[Ask]]) -> Iterator[int]:
+    """The pool without a cluster: one model, here, batch after batch."""
+    desk = work.begin()
+    for batch in batches:
+        yield desk.answer(batch)
+
+
+def ask_all(
+    work: Work, asks: Sequence[Ask], batch_size: int, pool: Pool, echo: Callable[[str], None]
+) -> dict[str, Record]:
+    """The answers to all requests, by key: those that are kept already, and the others asked now.
+
+    `echo` takes a line of progress with the time left, at most one in `TELL_EVERY_S` seconds, and one at the end.
+    """
+    kept = work.pieces.read()
+    waiting = [ask for ask in asks if ask.key not in kept]
+    name, began = work.entry.name, time.monotonic()
+    if len(waiting) < len(asks):
+        echo(f"{name}  {len(asks) - len(waiting)} of {len(asks)} are answered already")
+    if not waiting:
+        return kept
+    told, done = began, 0
+    for count in pool(work, batches_of(waiting, batch_size)):
+        done += count
+        now = time.monotonic()
+        if now - told >= TELL_EVERY_S and done < len(waiting):
+            left_s, told = (now - began) / done * (len(waiting) - done), now
+            echo(f"{name}  {done}/{len(waiting)}  {left_s:.0f} s left")
+    echo(f"{name}  {done}/{len(waiting)}  in {time.monotonic() - began:.0f} s")
+    return work.pieces.read()
