@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 from tests.unit.train import stub
 from tests.unit.train.stub import build_stub, stub_recipe
 from tpo_core.errors import TpoError
+from tpo_core.storage import uri as uris
+from tpo_core.train.loop import DivergedError
 from tpo_core.train.ray_trainer import run_phase
 
 for module in (stub, sys.modules[__name__]):  # workers cannot import the tests
@@ -43,8 +46,29 @@ def build_dying(flag: Path, at_step: int, job, strategy):
     return model, batches
 
 
-def build_refusing(job, strategy):
-    raise TpoError("the base model is not there: give another one")
+def build_refusing(job, strategy, error=None, tries: Path | None = None):
+    if tries is not None:
+        (tries / str(os.getpid())).touch()
+    raise error or TpoError("the base model is not there: give another one")
+
+
+def build_slow(seconds: float, job, strategy):
+    """The stub on slow storage: reading the model takes `seconds`, and so does each part of a checkpoint of rank 1, and
+    writing the model in the end."""
+    time.sleep(seconds)
+    model, batches = build_stub(job, strategy)
+    put, save = uris.put_file, model.save_pretrained
+
+    def slow_put(path, uri):
+        time.sleep(seconds * strategy.rank)
+        put(path, uri)
+
+    def slow_save(directory, weights):
+        time.sleep(seconds)
+        save(directory, weights)
+
+    uris.put_file, model.save_pretrained = slow_put, slow_save  # in the worker's process
+    return model, batches
 
 
 def run(output, *, build=build_stub, echo=print, resume=True, **train):
@@ -85,9 +109,23 @@ def test_a_killed_worker_changes_nothing_in_the_result(tmp_path):
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_user_error_in_a_worker_comes_out_as_it_is(tmp_path):
-    with pytest.raises(TpoError, match=r"^the base model is not there: give another one$"):
-        run(tmp_path, build=build_refusing, max_failures=0)
+@pytest.mark.parametrize(
+    "error",
+    [TpoError("the base model is not there: give another one"), DivergedError("step 3: total nan; lower the rates")],
+)
+def test_an_error_that_would_come_again_comes_out_as_it_is_after_one_try(tmp_path, error):
+    with pytest.raises(type(error)) as caught:
+        run(tmp_path / "out", build=partial(build_refusing, error=error, tries=tmp_path), max_failures=2)
+    assert str(caught.value) == str(error)
+    assert len(list(tmp_path.glob("[0-9]*"))) == 1
+
+
+@pytest.mark.usefixtures("cluster")
+def test_slow_storage_is_no_hang(tmp_path):
+    """Nothing but steps has to end within train.hang_timeout_s."""
+    settings = {"workers": 2, "hang_timeout_s": 6, "checkpoint_every_steps": 6, "max_failures": 0}
+    assert run(tmp_path, build=partial(build_slow, 9.0), **settings)["steps"] == 12
+    assert not (tmp_path / "stacks").exists()
 
 
 @pytest.mark.usefixtures("cluster")
