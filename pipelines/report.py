@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tpo_core.data.shards import ShardSet
-from tpo_core.evaluation.report.examples import examples_of
+from tpo_core.evaluation.report.footage import of_parts
 from tpo_core.evaluation.report.write import PAGE, Written, write_report
 from tpo_core.execution.artifact import Artifact
 
@@ -75,7 +75,7 @@ def page_of(
     write_report. None where no part lies here: machines that share no disk keep what they measured."""
     if not any((folder / "metrics.json").is_file() for folder in results.glob("*")):
         return None
-    return write_report(results, examples_of(ShardSet.open(shards_uri)), title=title, references=references, to=to)
+    return write_report(results, of_parts(ShardSet.open(shards_uri)), title=title, references=references, to=to)
 
 
 def print_report(done: Mapping[str, Artifact], echo: Callable[[str], None]) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tpo_core.data.example import Example
 from tpo_core.evaluation.report.entries import Row
+from tpo_core.evaluation.report.footage import Footage, FootageOf
 from tpo_core.evaluation.report.pictures import Shown, seconds, shown_frames
 
-ExampleOf = Callable[[str, str], Example]  # (name of the entry, sample id): ids are unique within an entry alone
 MOST_CHARS = 600
 MOST_SPANS = 20
 DRAWN = ("region", "moment", "mask", "track")  # tasks whose truth is seen and need not be told
@@ -52,11 +50,11 @@ class Card:
     duration_s: float
 
 
-def make_card(entry: str, row: Row, example_of: ExampleOf | None) -> Card:
-    """The card of a row of an entry. example_of raises KeyError for a sample that it does not have."""
-    example, missing = _example(entry, row.sample_id, example_of)
-    frames = [] if example is None else shown_frames(row, example)
-    lanes, duration_s = time_line(row, example) if row.task == "moment" else ([], 0.0)
+def make_card(entry: str, row: Row, footage_of: FootageOf | None) -> Card:
+    """The card of a row of an entry. footage_of raises KeyError for a sample that it does not have."""
+    found, missing = _footage(entry, row.sample_id, footage_of)
+    frames = [] if found is None else shown_frames(row, found)
+    lanes, duration_s = time_line(row, found)
     return Card(
         sample_id=cut(row.sample_id),
         scores="  ".join(f"{name} {_score(value)}" for name, value in row.scores.items()),
@@ -71,20 +69,26 @@ def make_card(entry: str, row: Row, example_of: ExampleOf | None) -> Card:
     )
 
 
-def _example(entry: str, sample_id: str, example_of: ExampleOf | None) -> tuple[Example | None, str]:
-    if example_of is None:
+def _footage(entry: str, sample_id: str, footage_of: FootageOf | None) -> tuple[Footage | None, str]:
+    if footage_of is None:
         return None, ""
     try:
-        return example_of(entry, sample_id), ""
+        return footage_of(entry, sample_id), ""
     except KeyError:
         return None, "no frames: the data at hand have no such sample"
 
 
-def time_line(row: Row, example: Example | None) -> tuple[list[Lane], float]:
-    """True and predicted moments, and the end of the line in seconds: that of the media, or of the last moment."""
-    true, found = as_spans(row.truth), as_spans(row.prediction)
+def time_line(row: Row, footage: Footage | None) -> tuple[list[Lane], float]:
+    """True and predicted moments, and the end of the line in seconds: that of the media, or of the last moment. No line
+    for a row that is not about moments."""
+    if row.task == "moment":
+        true, found = as_spans(row.truth), as_spans(row.prediction)
+    elif row.task == "grounded_choice":
+        true, found = as_spans(_part(row.truth, "spans_s")), as_spans(_part(row.prediction, "span_s"))
+    else:
+        return [], 0.0
     ends = [float(spans[:, 1].max()) for spans in (true, found) if len(spans)]
-    duration_s = example.duration_s if example is not None and example.duration_s else max(ends, default=0.0)
+    duration_s = footage.duration_s if footage is not None and footage.duration_s else max(ends, default=0.0)
     if duration_s <= 0:
         return [], 0.0
     return [_lane("truth", true, duration_s), _lane("prediction", found, duration_s)], duration_s
@@ -109,8 +113,14 @@ def as_spans(value: Any) -> np.ndarray:
     return spans[np.isfinite(spans).all(axis=1) & (spans[:, 0] <= spans[:, 1])][:MOST_SPANS]
 
 
+def _part(value: Any, name: str) -> Any:
+    """A part of a truth or prediction that has several."""
+    return value.get(name) if isinstance(value, dict) else None
+
+
 def _words(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else str(value)
+    value = value.get("answer") if isinstance(value, dict) else value
+    return "" if value is None else str(value)
 
 
 def _score(value: float | None) -> str:

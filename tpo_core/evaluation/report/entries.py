@@ -56,7 +56,8 @@ class Rejected(BaseModel):
 
 
 class Result(BaseModel):
-    """result.json. Numbers by their official names, which may be nested; `asked` and `scored` count samples."""
+    """result.json. Numbers by their official names, which may be nested; `asked` and `scored` count samples; `command`
+    scores the same files again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,6 +74,7 @@ class Result(BaseModel):
     control: dict[str, Any] | None
     model: str
     digest: str
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Entry:
     activation: dict[str, float]
     model: str
     digest: str
+    command: str
     rows: Callable[[], Iterator[Row]]
 
 
@@ -116,6 +119,7 @@ def read_entry(folder: str) -> Entry:
         activation={name: value for name, value in result.activation.items() if value is not None},
         model=result.model,
         digest=result.digest,
+        command=result.command,
         rows=partial(read_rows, uris.join(folder, ROWS)),
     )
 

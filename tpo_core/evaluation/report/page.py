@@ -17,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tpo_core.evaluation.report import table
-from tpo_core.evaluation.report.cards import Card, ExampleOf, make_card
+from tpo_core.evaluation.report.cards import Card, make_card
 from tpo_core.evaluation.report.choice import choose, some
 from tpo_core.evaluation.report.entries import Entry, Row
+from tpo_core.evaluation.report.footage import FootageOf
 from tpo_core.evaluation.report.table import TableLine
 from tpo_core.evaluation.report.tally import Chart, Line, Tally, tally
 from tpo_core.metrics.report import REASONS
@@ -29,9 +30,12 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 UNRANKED = "some answers"
 MEANINGS = {
     **REASONS,
-    "no_call": "requests whose answer does not call the right head",
-    "other_call": "requests whose answer calls another head too",
-    "false_call": "plain questions whose answer calls a head",
+    "missed_activation": "requests whose answer does not call the right head",
+    "other_activation": "requests whose answer calls another head too",
+    "false_activation": "plain questions whose answer calls a head",
+    "no_prediction": "calls of the right head that gave nothing",
+    "empty_reply": "replies without a word",
+    "unparsed_reply": "replies in which the rule of the metric finds no choice",
 }
 
 
@@ -60,10 +64,10 @@ class Section:
     gallery: dict[str, list[Card]]
 
 
-def render(title: str, entries: Sequence[Entry], example_of: ExampleOf | None) -> str:
+def render(title: str, entries: Sequence[Entry], footage_of: FootageOf | None) -> str:
     """The page as text."""
     labels = table.labels_of(entries)
-    sections = [make_section(entry, labels, example_of) for entry in entries]
+    sections = [make_section(entry, labels, footage_of) for entry in entries]
     once = {name: values[0] for name in ("model", "digest") if len(values := shared(entries, name)) == 1}
     return environment().get_template("page.html").render(title=title, labels=labels, sections=sections, once=once)
 
@@ -73,7 +77,7 @@ def shared(entries: Sequence[Entry], name: str) -> list[str]:
     return list(dict.fromkeys(getattr(entry, name) for entry in entries))
 
 
-def make_section(entry: Entry, labels: Sequence[str], example_of: ExampleOf | None) -> Section:
+def make_section(entry: Entry, labels: Sequence[str], footage_of: FootageOf | None) -> Section:
     """Goes through the rows twice: once to count all, once for the few that are shown."""
     found = tally(entry.rows())
     lines = table.lines_of(entry, labels)
@@ -87,7 +91,7 @@ def make_section(entry: Entry, labels: Sequence[str], example_of: ExampleOf | No
         charts=found.charts,
         shares=found.shares if len(found.shares) > 1 else [],
         failures=failures(entry, found),
-        gallery=gallery(entry, found, example_of),
+        gallery=gallery(entry, found, footage_of),
     )
 
 
@@ -101,7 +105,7 @@ def failures(entry: Entry, found: Tally) -> list[Failure]:
     return [Failure(reason, count, 100 * count / total, MEANINGS.get(reason, "")) for reason, count in ordered if count]
 
 
-def gallery(entry: Entry, found: Tally, example_of: ExampleOf | None) -> dict[str, list[Card]]:
+def gallery(entry: Entry, found: Tally, footage_of: FootageOf | None) -> dict[str, list[Card]]:
     """Cards by group; a group without one is left out."""
     groups = choose(found.ranks) if found.ranks else {UNRANKED: some(found.unranked)}
     wanted = {number for numbers in groups.values() for number in numbers}
@@ -110,7 +114,7 @@ def gallery(entry: Entry, found: Tally, example_of: ExampleOf | None) -> dict[st
         number: row for number, row in enumerate(islice(entry.rows(), last + 1)) if number in wanted
     }
     return {
-        name: [make_card(entry.name, rows[number], example_of) for number in numbers]
+        name: [make_card(entry.name, rows[number], footage_of) for number in numbers]
         for name, numbers in groups.items()
         if numbers
     }

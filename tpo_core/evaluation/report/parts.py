@@ -17,7 +17,7 @@ from tpo_core.storage import uri as uris
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 CONSTANT = "best constant answer"
 ORDER = ("region", "moment", "mask", "track", "qa", "caption")
-NO_CALL, OTHER_CALL, FALSE_CALL = "no_call", "other_call", "false_call"
+MISSED, OTHER, FALSE = "missed_activation", "other_activation", "false_activation"
 
 
 def read_part(folder: str, part: str, references: Mapping[str, Mapping[str, float]]) -> list[Entry]:
@@ -48,6 +48,7 @@ def _entry(
         activation={key: rates[key] for key in ("false", "missed") if key in rates},
         model=result["asked"]["model"],
         digest=result["asked"]["shards"],
+        command="",
         rows=partial(task_rows, rows, task),
     )
 
@@ -63,10 +64,10 @@ def failure(row: Row) -> str | None:
     """What went wrong before any overlap could be measured; None for nothing."""
     head = truth.HEAD_OF.get(row.task)
     if head is None:
-        return FALSE_CALL if row.activated else None
+        return FALSE if row.activated else None
     if head not in row.activated:
-        return NO_CALL
-    return None if set(row.activated) == {head} else OTHER_CALL
+        return MISSED
+    return None if set(row.activated) == {head} else OTHER
 
 
 def _below(name: str, values: Mapping[str, float]) -> dict[str, float]:

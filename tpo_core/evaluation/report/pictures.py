@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from tpo_core.data import rle
-from tpo_core.data.example import Example
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.canvas import PREDICTION, TRUTH, Picture
 from tpo_core.evaluation.report.entries import Row
+from tpo_core.evaluation.report.footage import Footage
 from tpo_core.evaluation.report.tracks import as_box, as_track
 
 LARGE_PX, SMALL_PX = 480, 240  # long side of a single frame, and of one of several
@@ -36,26 +36,26 @@ class Shown:
     height: int
 
 
-def shown_frames(row: Row, example: Example) -> list[Shown]:
+def shown_frames(row: Row, footage: Footage) -> list[Shown]:
     """The frames that show what the row is about; none for a sample without media."""
-    if not len(example.frames_THWC):
+    if not len(footage.frame_index):
         return []
     choose, draw = VIEWS.get(row.task, (_evenly(SEVERAL), _nothing))
-    indices = choose(row, example)
+    indices = choose(row, footage)
     long_px = LARGE_PX if len(indices) == 1 else SMALL_PX
-    return [_frame(example, index, long_px, draw, row) for index in indices]
+    return [_frame(footage, index, long_px, draw, row) for index in indices]
 
 
-Draw = Callable[[Picture, Row, Example, int], None]
+Draw = Callable[[Picture, Row, Footage, int], None]
 
 
-def _frame(example: Example, index: int, long_px: int, draw: Draw, row: Row) -> Shown:
-    size_wh = (example.width, example.height)
+def _frame(footage: Footage, index: int, long_px: int, draw: Draw, row: Row) -> Shown:
+    size_wh = (footage.width, footage.height)
     factor = long_px / max(size_wh)
     width, height = (max(round(side * factor), 1) for side in size_wh)
-    picture = Picture(example.frames_THWC[index], width, height, size_wh)
-    draw(picture, row, example, index)
-    caption = f"{seconds(example.times_s[index], example.duration_s)} s" if example.duration_s else ""
+    picture = Picture(footage.frame_HWC(index), width, height, size_wh)
+    draw(picture, row, footage, index)
+    caption = f"{seconds(footage.times_s[index], footage.duration_s)} s" if footage.duration_s else ""
     return Shown(as_uri(picture.image.resize((width, height), Image.Resampling.LANCZOS)), caption, width, height)
 
 
@@ -74,36 +74,36 @@ def as_uri(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _nothing(picture: Picture, row: Row, example: Example, index: int) -> None:
+def _nothing(picture: Picture, row: Row, footage: Footage, index: int) -> None:
     """The frame as it is."""
 
 
-def _draw_box(picture: Picture, row: Row, example: Example, index: int) -> None:
+def _draw_box(picture: Picture, row: Row, footage: Footage, index: int) -> None:
     for box, colour in ((as_box(row.truth), TRUTH), (as_box(row.prediction), PREDICTION)):
-        _box(picture, box, example, colour, 4.0)
+        _box(picture, box, footage, colour, 4.0)
 
 
-def _draw_track(picture: Picture, row: Row, example: Example, index: int) -> None:
+def _draw_track(picture: Picture, row: Row, footage: Footage, index: int) -> None:
     for track, colour in ((row.truth, TRUTH), (row.prediction, PREDICTION)):
-        place = _place(track, example, index)
+        place = _place(track, footage, index)
         if place is not None:
-            _box(picture, as_box(track[place]), example, colour, 3.0)
+            _box(picture, as_box(track[place]), footage, colour, 3.0)
 
 
-def _draw_mask(picture: Picture, row: Row, example: Example, index: int) -> None:
-    place = _place(row.prediction, example, index)
+def _draw_mask(picture: Picture, row: Row, footage: Footage, index: int) -> None:
+    place = _place(row.prediction, footage, index)
     found = None if place is None else as_mask(row.prediction[place])
     if found is not None:
         picture.fill(found, PREDICTION, 0.4)
         picture.contour(found, PREDICTION, 2.0)
-    true = true_mask(example, index)
+    true = true_mask(footage, index)
     if true is not None:
         picture.contour(true, TRUTH, 2.0)
 
 
-def _box(picture: Picture, box_xyxy: np.ndarray, example: Example, colour: tuple[int, int, int], line: float) -> None:
+def _box(picture: Picture, box_xyxy: np.ndarray, footage: Footage, colour: tuple[int, int, int], line: float) -> None:
     if np.isfinite(box_xyxy).all():
-        size = np.array([example.width, example.height] * 2)
+        size = np.array([footage.width, footage.height] * 2)
         picture.box(np.clip(box_xyxy, -FAR * size, (1 + FAR) * size), colour, line)
 
 
@@ -115,39 +115,39 @@ def as_mask(value: Any) -> np.ndarray | None:
         return None
 
 
-def true_mask(example: Example, index: int) -> np.ndarray | None:
+def true_mask(footage: Footage, index: int) -> np.ndarray | None:
     """(H, W) bool: the union of all parts on a stored frame; None where the object is absent or nothing is known."""
-    (parts,) = truth.labels_on(example.sample, example.frame_index[[index]])
+    (parts,) = truth.labels_on(footage.sample, footage.frame_index[[index]])
     masks = [part.rle for part in parts or () if part.rle is not None]
     return rle.decode(rle.union(masks)) if masks else None
 
 
-def _place(track: Any, example: Example, index: int) -> int | None:
+def _place(track: Any, footage: Footage, index: int) -> int | None:
     """Where a list with an item a frame holds this one: it has the stored frames, or all of the original."""
     if not isinstance(track, list):
         return None
-    if len(track) == len(example.frame_index):
+    if len(track) == len(footage.frame_index):
         return index
-    number = int(example.frame_index[index])
+    number = int(footage.frame_index[index])
     return number if number < len(track) else None
 
 
-def _first(row: Row, example: Example) -> list[int]:
+def _first(row: Row, footage: Footage) -> list[int]:
     return [0]
 
 
-def _evenly(most: int) -> Callable[[Row, Example], list[int]]:
-    return lambda row, example: spread(np.arange(len(example.frames_THWC)), most)
+def _evenly(most: int) -> Callable[[Row, Footage], list[int]]:
+    return lambda row, footage: spread(np.arange(len(footage.frame_index)), most)
 
 
-def _while_visible(row: Row, example: Example) -> list[int]:
+def _while_visible(row: Row, footage: Footage) -> list[int]:
     """Of the frames on which the object is there, if they are enough."""
     if row.task == "mask":
-        labels = truth.labels_on(example.sample, example.frame_index)
+        labels = truth.labels_on(footage.sample, footage.frame_index)
         visible = np.array([bool(parts) for parts in labels])
     else:
         true = as_track(row.truth)
-        places = [_place(row.truth, example, index) for index in range(len(example.frame_index))]
+        places = [_place(row.truth, footage, index) for index in range(len(footage.frame_index))]
         visible = np.array([place is not None and bool(np.isfinite(true[place]).all()) for place in places])
     numbers = np.flatnonzero(visible) if visible.sum() >= SEVERAL else np.arange(len(visible))
     return spread(numbers, SEVERAL)
@@ -159,7 +159,7 @@ def spread(numbers_N: np.ndarray, most: int) -> list[int]:
     return [int(numbers_N[i]) for i in np.linspace(0, len(numbers_N) - 1, count).round().astype(int)]
 
 
-VIEWS: dict[str, tuple[Callable[[Row, Example], list[int]], Draw]] = {
+VIEWS: dict[str, tuple[Callable[[Row, Footage], list[int]], Draw]] = {
     "region": (_first, _draw_box),
     "moment": (_evenly(FILM), _nothing),
     "mask": (_while_visible, _draw_mask),

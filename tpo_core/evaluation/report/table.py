@@ -44,8 +44,12 @@ def lines_of(entry: Entry, labels: Sequence[str]) -> list[TableLine]:
 
 
 def headlines(lines: Sequence[TableLine]) -> list[TableLine]:
-    """What the table over all entries shows of one: what can be compared, else its first few metrics."""
-    return [line for line in lines if line.has_reference] or list(lines[:SHOWN_WITHOUT_REFERENCE])
+    """What the table over all entries shows of one: what can be compared, and where nothing of that was measured here
+    its first few metrics too."""
+    compared = [line for line in lines if line.has_reference]
+    if any(line.value != MISSING for line in compared):
+        return compared
+    return [line for line in lines if not line.has_reference][:SHOWN_WITHOUT_REFERENCE] + compared
 
 
 def _line(entry: Entry, labels: Sequence[str], metric: str) -> TableLine:

@@ -158,9 +158,11 @@ def _precision(row: Row) -> tuple[np.ndarray, float | None] | None:
 
 
 SHARE = "share of samples"
+MOMENTS = (Kind("Recall at 1 over tIoU", "temporal IoU at least", SHARE, OVERLAPS, _over("iou")),)
 KINDS: Mapping[str, tuple[Kind, ...]] = {
     "region": (Kind("Accuracy over IoU", "IoU at least", SHARE, OVERLAPS, _over("iou")),),
-    "moment": (Kind("Recall at 1 over tIoU", "temporal IoU at least", SHARE, OVERLAPS, _over("iou")),),
+    "moment": MOMENTS,
+    "grounded_choice": MOMENTS,
     "mask": (
         Kind("Masks over J", "J (region similarity) at least", SHARE, OVERLAPS, _over("j")),
         Kind("Masks over F", "F (boundary accuracy) at least", SHARE, OVERLAPS, _over("f")),
