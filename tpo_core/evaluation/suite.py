@@ -1,7 +1,7 @@
 """Suites of benchmarks as data: which data sets are asked, how, by which official metric, and what was published.
 
-A suite is a YAML file of entries, in tpo_core/evaluation/suites or anywhere. Fields built with `execution` say where the
-data set lies, which of it is scored and how; the others determine what a model answers.
+A suite is a YAML file of entries, in tpo_core/evaluation/suites or anywhere. Fields built with `execution` say where
+the data set lies, which of it is scored and how; the others determine what a model answers.
 """
 
 from __future__ import annotations
