@@ -8,6 +8,7 @@ Rows are read from the file each time they are gone through: those of a tracking
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -130,13 +131,14 @@ def read_rows(uri: str) -> Iterator[Row]:
         file = uris.open_read(uri)
     except FileNotFoundError:
         raise TpoError(f"{uri} is gone, though its result is there: evaluate again") from None
-    with file:
-        for number, line in enumerate(file, start=1):
+    # A file of a bucket has no lines of its own; a byte that is no text is shown as such and ends nothing.
+    with io.TextIOWrapper(file, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield parsed(Row, line, f"{uri}, line {number}")
 
 
-def parsed(kind: type[Kind], text: bytes, place: str) -> Kind:
+def parsed(kind: type[Kind], text: bytes | str, place: str) -> Kind:
     """The record that `text` holds as JSON. TpoError, which names the place, when it is another thing."""
     try:
         return kind.model_validate(json.loads(text))
