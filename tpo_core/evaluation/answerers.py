@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from tpo_core.config.schema import Recipe
-from tpo_core.data.sample import Box, Sample, answer_targets, prompt_boxes
+from tpo_core.data import rle
+from tpo_core.data.sample import Box, Sample, prompt_boxes
 from tpo_core.errors import TpoError
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.evaluate import load_model
@@ -169,10 +170,12 @@ def true_prompt(sample: Sample, clip: Clip) -> tuple[int, Box]:
     for target in prompt_boxes(sample):
         if target.box is not None:
             return target.frame or 0, target.box
-    boxes_T4 = truth.boxes_on(sample, clip.row.frame_index)
-    seen = np.flatnonzero(np.isfinite(boxes_T4).all(axis=1))
-    if not len(seen):
-        raise TpoError(f"{sample.sample_id}: no stored frame shows one of {len(answer_targets(sample))} objects")
-    box = plain_box(boxes_T4[seen[0]])
-    assert box is not None
-    return int(clip.row.frame_index[seen[0]]), box
+    numbers = clip.row.frame_index
+    for number, parts in zip(numbers.tolist(), truth.labels_on(sample, numbers), strict=True):
+        drawn = [part.box or (part.rle and rle.bbox(part.rle)) for part in parts or ()]
+        boxes_N4 = np.array([box for box in drawn if box], np.float64).reshape(-1, 4)
+        if len(boxes_N4):
+            left, top = boxes_N4[:, :2].min(axis=0).tolist()
+            right, bottom = boxes_N4[:, 2:].max(axis=0).tolist()
+            return number, (left, top, right, bottom)
+    raise TpoError(f"{sample.sample_id}: no stored frame shows what is asked for")
