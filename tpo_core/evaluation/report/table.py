@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tpo_core.evaluation.report.entries import Entry
 
 MISSING, NOT_A_NUMBER = "-", "n/a"
-SHOWN_WITHOUT_REFERENCE = 6  # metrics of an entry that nothing is compared with; its section holds all
+MOST_HEADLINES = 7  # of an entry in the table over all: NExT-GQA has as many published ones
 NAMES = {"false": "false activation", "missed": "missed activation"}
 
 
@@ -38,18 +38,18 @@ def labels_of(entries: Sequence[Entry]) -> list[str]:
 
 
 def lines_of(entry: Entry, labels: Sequence[str]) -> list[TableLine]:
-    """A line for each metric: ours first, then those that only a reference has; one empty line for none at all."""
-    names = dict.fromkeys([*entry.metrics, *(name for values in entry.references.values() for name in values)])
+    """A line for each metric: what a reference has, in its order, then the rest; one empty line for none at all."""
+    names = dict.fromkeys([*(name for values in entry.references.values() for name in values), *entry.metrics])
     return [_line(entry, labels, name) for name in names] or [_line(entry, labels, "")]
 
 
 def headlines(lines: Sequence[TableLine]) -> list[TableLine]:
-    """What the table over all entries shows of one: what can be compared, and where nothing of that was measured here
-    its first few metrics too."""
-    compared = [line for line in lines if line.has_reference]
+    """What the table over all entries shows of one: the first few metrics that can be compared, and where nothing of
+    these was measured here the first few others too. The section of the entry holds all."""
+    compared = [line for line in lines if line.has_reference][:MOST_HEADLINES]
     if any(line.value != MISSING for line in compared):
         return compared
-    return [line for line in lines if not line.has_reference][:SHOWN_WITHOUT_REFERENCE] + compared
+    return [line for line in lines if not line.has_reference][:MOST_HEADLINES] + compared
 
 
 def _line(entry: Entry, labels: Sequence[str], metric: str) -> TableLine:

@@ -51,7 +51,9 @@ def test_the_table_over_all_shows_what_can_be_compared():
     assert len(lines) == 30
     assert [one.metric for one in headlines(lines)] == ["m7"]
     alone = lines_of(make_entry(metrics=many), [])
-    assert [one.metric for one in headlines(alone)] == ["m0", "m1", "m2", "m3", "m4", "m5"]
+    assert [one.metric for one in headlines(alone)] == [f"m{number}" for number in range(7)]
+    published = lines_of(make_entry(metrics=many, references={TPO: {"m29": 1.0} | many}), [TPO])
+    assert [one.metric for one in headlines(published)] == ["m29", *(f"m{number}" for number in range(6))]
     other = lines_of(make_entry(metrics={"R1": 50.0}, references={TPO: {"HIT@1": 65.4}}), [TPO])
     assert [one.metric for one in headlines(other)] == ["R1", "HIT@1"]
 
