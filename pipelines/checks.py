@@ -1,5 +1,8 @@
 """check_sources(recipe), check_roots(data), ...: mistakes that a recipe's schema cannot see, before any work."""
 
+import os
+from pathlib import Path
+
 from tpo_core.config.names import nearest
 from tpo_core.config.schema import DataConfig, Recipe, SourceConfig
 from tpo_core.data.readers import reader_of
@@ -7,9 +10,9 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 from tpo_core.models.backbones.registry import base_groups
 from tpo_core.storage.local import to_path
-from tpo_core.storage.uri import exists, is_local, join
+from tpo_core.storage.uri import absolute, exists, is_local, join
 from tpo_core.train.build import PART
-from tpo_core.train.stages import phases_of, plan_phase
+from tpo_core.train.stages import PhaseRef, phases_of, plan_phase
 
 
 def check_sources(recipe: Recipe) -> None:
@@ -29,6 +32,21 @@ def check_sources(recipe: Recipe) -> None:
             f"no source feeds a part of evaluation.parts ({', '.join(recipe.evaluation.parts)}): data.sources feed"
             f" {', '.join(fed)}; name one of those, or add a source"
         )
+
+
+def check_places(recipe: Recipe, results: str | Path) -> None:
+    """Where results and checkpoints go; TpoError for a storage that is not known, and for a local place that cannot be
+    written to. Remote ones may be reached from the cluster only."""
+    places = {"results": str(results), "checkpoints (train.checkpoint_uri)": recipe.train.checkpoint_uri}
+    for what, place in places.items():
+        if place is None or not is_local(place):
+            continue
+        path = to_path(absolute(place))
+        there = next(each for each in (path, *path.parents) if each.exists())
+        if not there.is_dir():
+            raise TpoError(f"{what} cannot go to {path}, because {there} is no folder: name another place")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise TpoError(f"{what} cannot go to {path}: no permission to write to {there}; name another place")
 
 
 def check_roots(data: DataConfig) -> None:
@@ -97,5 +115,10 @@ def check_phases(recipe: Recipe, shards_uri: str) -> None:
     TpoError for a data set or a kind of a mixture without samples."""
     shards = ShardSet.open(shards_uri)
     for ref in phases_of(recipe):
-        counts = shards.counts(PART, ref.phase.datasets)
-        plan_phase(ref.stage, ref.phase, counts=counts, world=recipe.train.least_workers)
+        check_phase(recipe, ref, shards)
+
+
+def check_phase(recipe: Recipe, ref: PhaseRef, shards: ShardSet) -> None:
+    """One phase against the samples that there are, likewise."""
+    counts = shards.counts(PART, ref.phase.datasets)
+    plan_phase(ref.stage, ref.phase, counts=counts, world=recipe.train.least_workers)

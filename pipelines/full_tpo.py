@@ -17,10 +17,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.chain import build_chain
-from pipelines.checks import check_groups, check_phases, check_roots
+from pipelines.checks import check_groups, check_phases, check_places, check_roots
 from pipelines.cluster import connect
 from pipelines.report import print_report
-from pipelines.usage import OVERRIDES, RECIPE, STATUSES
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
@@ -45,6 +45,7 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
     parser.add_argument("--until-step", metavar="STEP", default=until_step, help="stop after this step")
     args = parser.parse_intermixed_args(argv)
     recipe = load_recipe(args.recipe, args.overrides)
+    check_places(recipe, recipe.work_uri)
     work = recipe.work_uri if "://" in recipe.work_uri else os.path.abspath(recipe.work_uri)
     steps = build_chain(recipe, Publisher(recipe, work), echo)
     window = {"from_step": args.from_step, "until_step": args.until_step}
@@ -68,11 +69,6 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
         print_report(done, echo)
     echo(f"chain ended after {time.monotonic() - began:.0f} s")
     return 0
-
-
-def echo(line: str) -> None:
-    """Progress goes out at once: a job's log is read while it runs."""
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
-from pipelines.checks import check_groups
+from pipelines.checks import check_groups, check_phase, check_places
 from pipelines.cluster import connect
-from pipelines.usage import OVERRIDES, RECIPE, STATUSES
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import identity
+from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.fingerprint import differences, fingerprint
+from tpo_core.execution.lease import Lease
 from tpo_core.storage.local import disk_full_told
+from tpo_core.storage.uri import absolute
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.stages import find_phase
 
@@ -59,6 +62,8 @@ def main(argv: list[str]) -> int:
     recipe = load_recipe(args.recipe, args.overrides)
     ref = find_phase(recipe, args.stage, args.phase)
     check_groups(recipe)
+    check_places(recipe, args.output)
+    check_phase(recipe, ref, ShardSet.open(args.shards))
     asked = {
         "stage": {ref.stage_name: identity(ref.stage) | {"phases": [identity(ref.phase)]}},
         "model": identity(recipe.model),
@@ -66,8 +71,8 @@ def main(argv: list[str]) -> int:
         "shards": args.shards,
         "init": args.init,
     }
-    claim(args.output, asked, restart=args.restart)
-    with connect(recipe), disk_full_told(args.output):
+    with Lease(f"{absolute(args.output)}.lease", echo=echo), connect(recipe), disk_full_told(args.output):
+        claim(args.output, asked, restart=args.restart)
         result = run_phase(
             recipe,
             ref.stage_name,
@@ -78,7 +83,7 @@ def main(argv: list[str]) -> int:
             open_tracker=None,
             resume=not args.restart,
             run_id=fingerprint(ref.name, 1, asked, {})[:12],
-            echo=lambda line: print(line, flush=True),
+            echo=echo,
         )
     print(json.dumps(result))
     return 0

@@ -1,4 +1,4 @@
-"""from pipelines.usage import RECIPE, OVERRIDES, STATUSES: what the --help of several entry points has to say alike."""
+"""from pipelines.usage import RECIPE, OVERRIDES, STATUSES, echo: what several entry points say alike."""
 
 RECIPE = "name of a recipe in pipelines/recipes, or path of a YAML file"
 OVERRIDES = (
@@ -10,3 +10,8 @@ STATUSES = (
     "exit status: 0 done, 1 failed (with a traceback, or a line that says why), 2 a user's mistake (one line),"
     " 130 or 143 interrupted"
 )
+
+
+def echo(line: str) -> None:
+    """Progress goes out at once: a job's log is read while it runs."""
+    print(line, flush=True)

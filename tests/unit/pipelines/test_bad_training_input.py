@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +156,47 @@ def test_a_single_stage_is_checked_too(refused):
     assert refused("train.strategy=zero4", *options, main=train_stage.main).startswith(f"{OF_RECIPE}train.strategy")
     line = refused("model.lora.targets=[query]", *options, main=train_stage.main)
     assert line.startswith("the language model has no linear layer query")
+
+
+def test_places_that_cannot_be_written(refused, monkeypatch, tmp_path):
+    blob = tmp_path / "blob"
+    blob.write_text("")
+    for where, named in ((blob, blob), (blob / "below", blob / "below")):
+        wrong = f"cannot go to {named}, because {blob} is no folder: name another place"
+        assert refused(f"work_uri={where}") == f"results {wrong}"
+        assert refused(f"train.checkpoint_uri={where}") == f"checkpoints (train.checkpoint_uri) {wrong}"
+    assert refused("train.checkpoint_uri=gs://b/k").startswith("gs://b/k: unknown storage gs://")
+    assert refused("work_uri=gs://b/k", "--dry-run").startswith("gs://b/k: unknown storage gs://")
+    options = ["--stage", "vision_task", "--shards", "s", "--init", "i", "--output", str(blob)]
+    assert refused(*options, main=train_stage.main).startswith(f"results cannot go to {blob}")
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != str(tmp_path))
+    assert refused() == (
+        f"results cannot go to {tmp_path / 'work'}: no permission to write to {tmp_path}; name another place"
+    )
+
+
+def test_the_data_of_a_single_stage_is_looked_at(refused, tmp_path):
+    preprocess_to(tmp_path / "work", {"train": {kind: {"refcoco": 9} for kind in ("region", "temporal", "chat")}})
+    [shards] = (tmp_path / "work" / "preprocess").iterdir()
+    options = ["--stage", "vision_task", "--init", "i", "--output", str(tmp_path / "out"), "--shards"]
+    line = refused(*options, str(shards), main=train_stage.main)
+    assert line.startswith("phase 'vision_task' draws from 'mask' but the training part holds no such sample")
+    assert str(tmp_path / "nowhere") in refused(*options, str(tmp_path / "nowhere"), main=train_stage.main)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_stage_that_another_process_trains_is_left_alone(refused, tmp_path):
+    preprocess_to(
+        tmp_path / "work", {"train": {kind: {"refcoco": 9} for kind in ("region", "temporal", "mask", "chat")}}
+    )
+    [shards] = (tmp_path / "work" / "preprocess").iterdir()
+    out = tmp_path / "out"
+    options = ["--stage", "vision_task", "--init", "i", "--output", str(out), "--shards", str(shards)]
+    holder = {"token": "t", "pid": 1, "host": "another", "time": time.time()}
+    (tmp_path / "out.lease").write_text(json.dumps(holder))
+    line = refused(*options, main=train_stage.main)
+    assert line.startswith(f"{out} is being made by pid 1 on another (alive ")
+    assert not out.exists()
 
 
 def preprocess_to(work, counts):
