@@ -1,0 +1,159 @@
+"""docs/results.md from the numbers of an ablation: tables, claims, how it was measured; prose below a marker stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.ablation_claims import CLAIMS, Measured, gains, spread, verdict
+from pipelines.ablation_rows import ROWS, Row
+from tpo_core.execution.position import duration
+
+MARKER = "<!-- Written by pipelines/ablate.py down to here. What follows is kept by hand. -->"
+NOTES = "## Notes\n"
+COLUMNS = {
+    "QA": "qa/accuracy",
+    "region Acc@0.5": "region/acc@0.5",
+    "moment R1@0.5": "moment/r1@0.5",
+    "mask J": "mask/j",
+    "track mean IoU": "track/miou",
+    "false activation": "activation/false",
+}
+ASKED_OF_ALL = ("qa", "activation")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured row. metrics: "<part>/<task>/<metric>" -> [0, 1]; seconds: of training and evaluation together."""
+
+    row: str
+    seed: int
+    metrics: Mapping[str, float]
+    seconds: float
+    machine: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows have in common. steps: of each phase; requests: by task, of a part; parts: as measured."""
+
+    command: str
+    recipe: str
+    base: str
+    steps: Mapping[str, int]
+    requests: Mapping[str, int]
+    parts: Sequence[str]
+
+
+def write_results(path: Path, setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> None:
+    """Writes the file; what stood below MARKER stays."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    notes = old.partition(MARKER)[2].lstrip("\n") or NOTES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{document(setting, results, constant)}\n{MARKER}\n\n{notes}", encoding="utf-8")
+
+
+def document(setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> str:
+    """The whole text above the marker."""
+    first = setting.parts[0]
+    parts = [
+        ["# What task preference optimization adds", "", *_introduction(setting, results), ""],
+        *(["## Part `" + part + "`", "", *table(results, part, constant), ""] for part in setting.parts),
+        ["## The paper's claims", "", *_claims(results, first), ""],
+        ["## How it was measured", "", *_method(setting, results), ""],
+    ]
+    return "\n".join(line for lines in parts for line in lines)
+
+
+def table(results: Sequence[Result], part: str, constant: Mapping[str, float]) -> list[str]:
+    """A row of the table for each measured row, in percent: mean and standard deviation over seeds."""
+    measured = by_row(results, part)
+    lines = [_line(["row", "seeds", *COLUMNS]), _line(["---"] * (len(COLUMNS) + 2))]
+    for row in ROWS:
+        if row.name in measured:
+            seeds = measured[row.name]
+            cells = [_cell(row, name, [numbers[name] for numbers in seeds.values() if name in numbers])
+                     for name in COLUMNS.values()]  # fmt: skip
+            lines.append(_line([row.label, str(len(seeds)), *cells]))
+    cells = [_percent(constant.get(f"{part}/{name}")) for name in COLUMNS.values()]
+    return [*lines, _line(["best constant answer", "-", *cells])]
+
+
+def by_row(results: Iterable[Result], part: str) -> Measured:
+    """Row -> seed -> metrics of a part, without its name."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for one in results:
+        numbers = {
+            name.removeprefix(f"{part}/"): value for name, value in one.metrics.items() if name.startswith(f"{part}/")
+        }
+        found.setdefault(one.row, {})[one.seed] = numbers
+    return found
+
+
+def _cell(row: Row, name: str, values: list[float]) -> str:
+    task = name.split("/")[0]
+    if not values or not (task in ASKED_OF_ALL or row.taught(task)):
+        return "-"
+    around = spread(values)
+    return _percent(float(np.mean(values))) + ("" if around is None else f" \u00b1 {100 * around:.1f}")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _introduction(setting: Setting, results: Sequence[Result]) -> list[str]:
+    steps = ", ".join(f"{count} of {name}" for name, count in setting.steps.items())
+    return [
+        "Rows differ in the data they are taught and the heads that learn from it, and in nothing else: the same base",
+        f"(`{setting.base}`), the same number of optimizer steps ({steps}), the same requests. In percent, mean and",
+        "standard deviation over seeds (n - 1). A dash: the row is not taught the task. As text: coordinates are",
+        "numbers in the answer, which no head makes and which are read back from the text.",
+        "",
+        "```",
+        setting.command,
+        "```",
+    ]
+
+
+def _claims(results: Sequence[Result], part: str) -> list[str]:
+    measured = by_row(results, part)
+    lines = [_line(["claim", "the paper has", "here, points", "verdict"]), _line(["---"] * 4)]
+    for claim in CLAIMS:
+        found = gains(claim, measured)
+        around = spread(found)
+        gain = "-"
+        if found:
+            gain = f"{100 * np.mean(found):+.1f}" + ("" if around is None else f" \u00b1 {100 * around:.1f}")
+        lines.append(_line([claim.text, claim.paper or "not told", gain, verdict(found)]))
+    told = [
+        "",
+        f"On part `{part}`, seed by seed. A claim holds when every seed agrees, does not when none does, and is open",
+        "otherwise. The numbers of the paper are of other models and data: what can be compared is their sign.",
+    ]
+    return [*lines, *told]
+
+
+def _method(setting: Setting, results: Sequence[Result]) -> list[str]:
+    requests = ", ".join(f"{count} {task}" for task, count in setting.requests.items())
+    machines = sorted({one.machine for one in results})
+    commits = sorted({one.commit for one in results})
+    times = [
+        f"{row.label} {duration(float(np.mean(seconds)))}"
+        for row in ROWS
+        if (seconds := [one.seconds for one in results if one.row == row.name])
+    ]
+    return [
+        f"- Requests of each part: {requests}.",
+        f"- Machine: {'; '.join(machines)}.",
+        f"- Training and evaluation of one seed took: {', '.join(times)}.",
+        f"- Code: {', '.join(commits)}. The base is measured once: it has no seed.",
+    ]
