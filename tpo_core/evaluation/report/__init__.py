@@ -5,5 +5,5 @@
 
     write_report("runs/mine/evaluation", of_parts(shards))
 
-docs/evaluation.md shows what is on the page.
+docs/report.md shows what is on the page.
 """
