@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pipelines.checks import check_datasets, check_phases, check_sources
 from pipelines.cluster import on_cluster
-from pipelines.report import page_of
+from pipelines.report import page_of, track
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.media_store import MediaStore
 from tpo_core.data.preprocess import preprocess
@@ -35,7 +34,6 @@ from tpo_core.models.source import identify
 from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp
 from tpo_core.tracking.promotion import EVALUATION
 from tpo_core.tracking.publish import Publisher
-from tpo_core.tracking.report import log_report
 from tpo_core.train.exchange import clear
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.recorder import read_history
@@ -153,19 +151,10 @@ class Chain:
         """The page on what was measured beside what the base model did, here and in MLflow."""
         measured, base = ctx.inputs["evaluate"].path, {"before TPO": ctx.inputs["evaluate_base"].result["metrics"]}
         written = page_of(measured, ctx.inputs["preprocess"].uri, f"{self.recipe.name}: evaluation", base, ctx.output)
-        if written is None:
-            return
-        lost = log_report(
-            self.publisher.uri,
-            self.recipe.tracking.experiment,
-            "evaluation",
-            page=Path(written.page),
-            table=Path(written.table),
-            numbers=written.numbers,
-            parent=self.publisher.run_id,
-        )
-        if lost:
-            self.echo(lost)
+        if written is not None:
+            lost = track(written, self.recipe.tracking, self.publisher.uri, "evaluation", self.publisher.run_id)
+            if lost:
+                self.echo(lost)
 
 
 @contextmanager

@@ -1,17 +1,22 @@
-"""print_report(...): the table at the end of a chain, and where to look. page_of(...): the page on measured parts."""
+"""print_report(...): the table at the end of a chain, and where to look. page_of(...): the page on measured parts;
+track(...): a page in MLflow."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from tpo_core.config.schema import TrackingConfig
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation.report.footage import of_parts
-from tpo_core.evaluation.report.write import PAGE, Written, write_report
+from tpo_core.evaluation.report.write import PAGE, TABLE, Written, write_report
 from tpo_core.execution.artifact import Artifact
+from tpo_core.storage.uri import copy_here
+from tpo_core.tracking.report import log_report
 
 # Metrics worth a line, with the name that people use for them.
 HEADLINES = {
@@ -76,6 +81,16 @@ def page_of(
     if not any((folder / "metrics.json").is_file() for folder in results.glob("*")):
         return None
     return write_report(results, of_parts(ShardSet.open(shards_uri)), title=title, references=references, to=to)
+
+
+def track(written: Written, config: TrackingConfig, uri: str, name: str, parent: str | None) -> str | None:
+    """Logs a report, wherever it lies, to the run `name` of MLflow at `uri`, below the run `parent` (an id) if there is
+    one. Returns what was lost, in words."""
+    with tempfile.TemporaryDirectory() as folder:
+        page, table = Path(folder, PAGE), Path(folder, TABLE)
+        copy_here(written.page, page)
+        copy_here(written.table, table)
+        return log_report(uri, config.experiment, name, page=page, table=table, numbers=written.numbers, parent=parent)
 
 
 def print_report(done: Mapping[str, Artifact], echo: Callable[[str], None]) -> None:
