@@ -55,9 +55,10 @@ class FramesConfig(Config):
         default=None, gt=0, description="keep so many frames per second, n_frames at most; null keeps n_frames"
     )
     features: FeaturesConfig | None = Field(default=None, description="clip features to store; null stores none")
-    choice: Literal["midpoints", "mvbench"] = late(
+    choice: Literal["midpoints", "mvbench", "all"] = late(
         default="midpoints",
-        description="midpoints: as n_frames says; mvbench: by frame number, as the notebook of MVBench takes them",
+        description="midpoints: as n_frames says; mvbench: by frame number, as the notebook of MVBench takes them; all:"
+        " every frame",
     )
     short_side_px: int = Field(
         default=224, ge=16, description="short side of a stored frame, pixels; aspect ratio is kept"
@@ -79,6 +80,7 @@ class SourceConfig(Config):
     split: str = Field(description="split as the data set names it, for example 'train' or 'testA'")
     part: Literal["train", "val", "test", "unseen"] = Field(description="part of the run that it feeds")
     limit: int | None = Field(default=None, ge=1, description="keep the first so many samples; null keeps all")
+    step: int = late(default=1, ge=1, description="keep each step-th sample, from the first on; 1 keeps all")
     options: Annotated[dict[str, str], BeforeValidator(drop_nulls)] = Field(
         default_factory=dict, description="options of the reader"
     )

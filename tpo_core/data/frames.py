@@ -61,8 +61,8 @@ class DecodeRequest:
     on 500 frames would take 18 KB as numbers, in a request for each of 30,000 videos), and `also_frames` are added to
     the choice; those of either that the media does not have are left out.
 
-    `choice` "mvbench" takes frames by their number as the notebook of MVBench does, see `frame_choice`, in place of
-    the midpoints in time; frames that it takes twice are taken once.
+    `choice` in place of the midpoints in time: "mvbench" takes frames by their number as the notebook of MVBench does,
+    see `frame_choice`, and those that it takes twice once; "all" takes every frame (of the clip).
 
     `features` asks for the vectors of a clip encoder beside the frames. `frame_names`, `fps` and `frame_stride` belong
     to kind "frames": files in order (None: all of the folder, sorted numerically), frames per second of the source
@@ -163,6 +163,9 @@ def select_frames(starts_s: np.ndarray, duration_s: float, request: DecodeReques
     end = min(end, duration_s)
     if begin >= end and request.clip_s is not None:
         raise ValueError(f"the clip starts at {begin:g} s but the media ends at {duration_s:g} s")
+    if request.choice == "all":
+        first = shown_at(starts_s, np.array([begin]))[0]
+        return np.arange(first, max(first + 1, np.searchsorted(starts_s, end, side="left")))
     count = request.n_frames
     if request.sample_fps is not None:
         count = min(count, max(1, round((end - begin) * request.sample_fps)))

@@ -163,7 +163,8 @@ def _read_source(
             seen[name] = source.name
             yield sample
 
-    for sample in islice(usable(), source.limit):
+    end = None if source.limit is None else source.limit * source.step
+    for sample in islice(usable(), 0, end, source.step):
         kept += 1
         _wish(sample, wishes)
         yield sample

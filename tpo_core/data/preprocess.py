@@ -94,7 +94,7 @@ class _ShardWorker:
 
 
 @contextmanager
-def _quiet_ray_data() -> Iterator[None]:
+def quiet_ray_data() -> Iterator[None]:
     """No bars, which a job log cannot show, no plans, and no warning that bars are off; other warnings pass."""
     context = ray.data.DataContext.get_current()
     loggers = {"ray.data": logging.WARNING, "ray.data._internal.progress": logging.ERROR}
@@ -159,7 +159,7 @@ def _decode(
     # a cluster that is scaled to nothing has no CPU yet; one worker's request brings a node
     available = cpus if cpus is not None else ray.cluster_resources().get("CPU", 0.0)
     workers = max(1, min(int(available), len(jobs)))
-    with _quiet_ray_data(), _progress(sum(len(job.requests) for job in jobs), rejected, echo) as counter:
+    with quiet_ray_data(), _progress(sum(len(job.requests) for job in jobs), rejected, echo) as counter:
         rows = [{"job": pickle.dumps(job)} for job in jobs]
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _ShardWorker,  # type: ignore[arg-type]

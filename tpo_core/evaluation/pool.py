@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import ray.data
 
+from tpo_core.data.preprocess import quiet_ray_data
 from tpo_core.errors import TpoError
 from tpo_core.evaluation.asking import Ask
 from tpo_core.evaluation.work import Work
@@ -52,10 +53,8 @@ class RayPool:
 
     def __call__(self, work: Work, batches: Sequence[Sequence[Ask]]) -> Iterator[int]:
         """How many requests each batch answered, as batches are done. Raises TpoError when an actor finds a mistake."""
-        context = ray.data.DataContext.get_current()
-        bars, context.enable_progress_bars = context.enable_progress_bars, False
         rows = [{"batch": pickle.dumps(list(batch))} for batch in batches]
-        try:
+        with quiet_ray_data():
             results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _Asker,
                 fn_constructor_args=(work,),
@@ -71,5 +70,3 @@ class RayPool:
                 if result["mistake"]:
                     raise TpoError(result["mistake"])
                 yield int(result["count"])
-        finally:
-            context.enable_progress_bars = bars

@@ -65,6 +65,9 @@ class Entry(Config):
     metric_options: Texts = execution(
         default_factory=dict, description="options of the metric; {root} stands for that of the data set"
     )
+    headline: list[str] = execution(
+        default_factory=list, description="numbers worth a line, by their official names; empty: the published ones"
+    )
     truth: str | None = execution(
         None, description="the official truth, below the root; null: written from the samples that were asked"
     )

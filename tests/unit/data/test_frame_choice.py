@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import numpy as np
+import pytest
 
 from tpo_core.config.base import identity
 from tpo_core.config.schema import FramesConfig
@@ -32,6 +33,12 @@ def test_files_of_a_folder_are_numbered_from_one():
 
 def test_a_short_video_gives_each_frame_once():
     assert chosen(2) == [0, 1]
+
+
+@pytest.mark.parametrize(("clip", "frames"), [(None, range(50)), ((0.1, 0.3), range(2, 8)), ((0.41, 0.42), [10])])
+def test_every_frame_of_a_video_or_a_clip(clip, frames):
+    request = DecodeRequest("v", "video", 96, n_frames=4, choice="all", clip_s=clip)
+    assert select_frames(np.arange(50) / FPS, 2.0, request).tolist() == list(frames)
 
 
 def test_an_image_has_one_frame():

@@ -156,6 +156,13 @@ def test_files_of_one_name_keep_their_samples_apart(tmp_path):
     assert "option dataset" in rows[0]["detail"]
 
 
+@pytest.mark.parametrize(("step", "limit", "rows"), [(1, None, range(7)), (3, None, [0, 3, 6]), (2, 2, [0, 2])])
+def test_samples_may_be_taken_at_a_distance(tmp_path, step, limit, rows):
+    (tmp_path / "train.json").write_text(json.dumps([{"QA": [{"q": "What?", "a": str(k)}]} for k in range(7)]))
+    _, samples = read(tmp_path, [{"root": ".", "step": step, "limit": limit}])
+    assert [sample.provenance.row for sample in samples] == list(rows)
+
+
 def read(root, sources):
     named = [
         {"name": str(number), "reader": "videochat2_it", "split": "train", "part": "train", **source}

@@ -1,0 +1,221 @@
+"""run_suite(...): a suite of benchmarks from its data sets to a report. entry_lines(...): what it would ask.
+
+An entry is preprocessed into a shard set of its own (media are decoded once for all of them), asked by a pool of
+actors, scored by its metric, and lies below the output, which may be a path or a URI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tpo_core.config.schema import DataConfig, FramesConfig, Recipe, SourceConfig
+from tpo_core.data.media_store import MediaStore
+from tpo_core.data.preprocess import preprocess
+from tpo_core.data.readers import READERS, Reject
+from tpo_core.data.sample import Sample
+from tpo_core.data.shards import ShardSet
+from tpo_core.errors import TpoError
+from tpo_core.evaluation.answerers import ModelSpec, Sam2Spec, Spec
+from tpo_core.evaluation.asking import asks_of, wanted
+from tpo_core.evaluation.bench import Place, Settings, run_entry
+from tpo_core.evaluation.pool import RayPool
+from tpo_core.evaluation.report.footage import of_sets
+from tpo_core.evaluation.report.write import write_report
+from tpo_core.evaluation.suite import Entry, Suite
+from tpo_core.evaluation.work import PART, Pool
+from tpo_core.models.source import identify
+from tpo_core.storage import local
+from tpo_core.storage.commit import commit, is_committed
+from tpo_core.storage.uri import exists, is_local, join, scratch_dir
+from tpo_core.tracking.models import is_registered, model_folder
+from tpo_core.tracking.server import default_uri
+
+Echo = Callable[[str], None]
+MEDIA, SHARDS = "media", "shards"
+CPUS_PER_ACTOR = 1.0
+SHOWN_NUMBERS = 4  # of an entry, in the table
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is evaluated: a suite, below which data root, of which recipe and model, how much of it, and where to."""
+
+    recipe: Recipe
+    suite: Suite
+    model: str
+    data_root: str
+    output: str
+    limit: int | None
+    sam2: str | None
+
+    def root(self, entry: Entry) -> str:
+        return join(self.data_root, entry.root)
+
+
+def check_data(asked: Asked) -> None:
+    """TpoError that names the data sets which are not there, before anything is spent."""
+    lost = [f"{entry.name} ({asked.root(entry)})" for entry in asked.suite.entries if not exists(asked.root(entry))]
+    if lost:
+        raise TpoError(
+            f"no data set for {len(lost)} of {len(asked.suite.entries)} entries: {', '.join(lost)}; set --data-root to"
+            " the folder above them, or choose entries with --only"
+        )
+
+
+def find_model(uri: str, recipe: Recipe, output: str) -> str:
+    """The place of a model that is named by the registry, or `uri` itself, made absolute if it is a path.
+
+    What the registry does not keep where all machines see it is put beside the results, if these lie in a bucket.
+    """
+    if not is_registered(uri):
+        return str(Path(uri).resolve()) if Path(uri).exists() else uri
+    folder = model_folder(uri, recipe.tracking.uri or default_uri(recipe.work_uri))
+    if is_local(output):
+        return folder
+    shared = join(output, "models", identify(folder)[:16])
+    if not is_committed(shared):
+        staging = scratch_dir() / "models" / hashlib.sha256(shared.encode()).hexdigest()[:16]
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(folder, staging)
+        commit(staging, shared)
+    return shared
+
+
+def data_of(entry: Entry, recipe: Recipe, data_root: str, step: int) -> DataConfig:
+    """How each `step`-th sample of an entry is preprocessed: as the recipe says, but for the frames that the entry asks
+    for."""
+    own: dict[str, Any] = {"n_frames": entry.frames, "fps": None, "choice": entry.choice}
+    if entry.every_frame:
+        own["choice"] = "all"
+    if entry.short_side_px is not None:
+        own["short_side_px"] = entry.short_side_px
+    source = SourceConfig(
+        name=entry.name,
+        reader=entry.reader,
+        root=entry.root,
+        split=entry.split,
+        part=PART,
+        step=step,
+        options=entry.options,
+    )
+    return DataConfig(
+        root=data_root,
+        frames=FramesConfig(**{**recipe.data.frames.model_dump(), **own}),
+        sources=[source],
+        shard_size_mib=recipe.data.shard_size_mib,
+        reject_budget=recipe.data.reject_budget,
+    )
+
+
+def step_of(entry: Entry, asked: Asked) -> int:
+    """At which distance samples are taken where there is a limit, so that the media of no others are decoded."""
+    if asked.limit is None:
+        return 1
+    items = READERS[entry.reader].read(asked.root(entry), entry.split, entry.options)
+    found = sum(isinstance(item, Sample) and wanted(entry, item) for item in items)
+    return max(1, found // asked.limit)
+
+
+def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:
+    """The URI of the shard set of an entry, below the output. Needs a Ray that is initialised."""
+    step = step_of(entry, asked)
+    place, data = join(asked.output, entry.name), data_of(entry, asked.recipe, asked.data_root, step)
+    store, name = join(asked.output, MEDIA), SHARDS if step == 1 else f"{SHARDS}-each-{step}"
+    if is_local(asked.output):
+        folder = local.to_path(join(place, name))
+        preprocess(data, asked.data_root, folder, echo=echo, store=MediaStore(store, f"../../{MEDIA}"))
+        return str(folder)
+    staging = scratch_dir() / SHARDS / hashlib.sha256(place.encode()).hexdigest()[:16]
+    shutil.rmtree(staging, ignore_errors=True)
+    preprocess(data, asked.data_root, staging, echo=echo, store=MediaStore(store, store))
+    shared = join(place, f"{name}-{ShardSet.open(staging).digest[:16]}")
+    if not is_committed(shared):
+        commit(staging, shared)
+    return shared
+
+
+def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[str, Any]]:
+    """Asks and scores every entry, writes the report, returns the results. Needs a Ray that is initialised."""
+    train, evaluation = asked.recipe.train, asked.recipe.evaluation
+    settings = Settings(evaluation.batch_size, evaluation.max_new_tokens, asked.limit)
+    pool = pool or RayPool(evaluation.workers, CPUS_PER_ACTOR, train.gpus_per_worker)
+    spec = ModelSpec(asked.recipe, asked.model)
+    control: Spec | None = None if asked.sam2 is None else Sam2Spec(asked.sam2)
+    for each in (spec, control):
+        if each is not None:
+            each.identity()  # a mistyped model is noticed before anything is decoded
+    results, shards = [], {}
+    for number, entry in enumerate(asked.suite.entries, start=1):
+        echo(f"{entry.name}  {number} of {len(asked.suite.entries)}: {entry.title}")
+        shards[entry.name] = shards_of(entry, asked, echo)
+        place = Place(shards[entry.name], asked.root(entry), join(asked.output, entry.name))
+        results.append(run_entry(entry, spec, control, place, settings, pool, echo))
+        echo(headline(entry, results[-1]))
+    names = [entry.name for entry in asked.suite.entries]
+    written = write_report(
+        asked.output, of_sets(shards, PART), title=f"{asked.suite.name}: {asked.model}", folders=names
+    )
+    echo(f"report  {written.page}")
+    return results
+
+
+def headline(entry: Entry, result: dict[str, Any]) -> str:
+    """One line of the numbers that others publish too."""
+    shown = "  ".join(f"{name} {_number(result['metrics'].get(name))}" for name in headline_names(entry, result))
+    return f"{entry.name}  {shown}  scored {result['scored']}/{result['asked']}"
+
+
+def headline_names(entry: Entry, result: dict[str, Any]) -> list[str]:
+    """The numbers worth a line: those that the suite names, else the published ones, else the first few."""
+    published = [] if entry.published is None else list(entry.published.videochat_tpo)
+    names = [name for name in entry.headline or published if name in result["metrics"]]
+    return (names or list(result["metrics"]))[:SHOWN_NUMBERS]
+
+
+def results_table(suite: Suite, results: list[dict[str, Any]]) -> Table:
+    """A row a number: of the model, of the published models, of plain SAM2."""
+    table = Table(title=suite.name, title_justify="left")
+    for name in ("benchmark", "number"):
+        table.add_column(name)
+    for name in ("model", "VideoChat2", "VideoChat-TPO", "SAM2", "n/N"):
+        table.add_column(name, justify="right")
+    for entry, result in zip(suite.entries, results, strict=True):
+        for name in headline_names(entry, result):
+            others = [result["published"].get(key, {}).get(name) for key in ("videochat2", "videochat_tpo")]
+            others.append((result["control"] or {}).get(name))
+            counts = f"{result['scored']}/{result['asked']}"
+            table.add_row(entry.title, name, *map(_number, (result["metrics"][name], *others)), counts)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def entry_lines(asked: Asked) -> Iterator[str]:
+    """What would be asked, of the labels alone: no media is opened and nothing is loaded."""
+    for entry in asked.suite.entries:
+        yield f"{entry.name}  {entry.title}: {entry.metric} ({entry.implementation}), prompt {entry.prompt}"
+        root = asked.root(entry)
+        if not exists(root):
+            yield f"  not there: {root}"
+            continue
+        requests, samples, rejected = 0, 0, Counter[str]()
+        for number, item in enumerate(READERS[entry.reader].read(root, entry.split, entry.options)):
+            if isinstance(item, Reject):
+                rejected[item.reason] += 1
+            elif wanted(entry, item):
+                samples, requests = samples + 1, requests + len(asks_of(entry, number, item))
+        told = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "none"
+        most = "" if asked.limit is None else f", of which {min(asked.limit, samples)} are asked"
+        yield f"  {requests} requests about {samples} samples{most}; rejected: {told}; {root}"
+        if entry.control:
+            yield f"  control: {'plain SAM2 ' + asked.sam2 if asked.sam2 else 'none (--sam2 names one)'}"

@@ -1,0 +1,159 @@
+"""pipelines/evaluate.py --suite: what it would ask, what it refuses before anything is spent, and what it leaves."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines import evaluate, suites
+from pipelines.suites import Asked, check_data, data_of, entry_lines, find_model, results_table, run_suite, step_of
+from tests.unit.evaluation.benches import Scripted, entry_of, read, text, write_bench
+from tests.unit.evaluation.test_bench import mvbench_layout
+from tpo_core.config.base import identity
+from tpo_core.config.load import load_recipe
+from tpo_core.errors import TpoError
+from tpo_core.evaluation.suite import Suite
+from tpo_core.evaluation.work import in_process
+from tpo_core.storage.commit import is_committed
+
+
+@pytest.fixture
+def asked(tmp_path):
+    mvbench_layout(tmp_path / "data/mvbench", {"action_antonym": 3, "moving_count": 4})
+    published = {"source": "table 2", "videochat2": {"Avg": 60.4}, "videochat_tpo": {"Avg": 66.8}}
+    entry = entry_of("mvbench", "choice", "mvbench", prompt="best_option", truth="json", published=published)
+    suite = Suite(name="mine", entries=[entry])
+    recipe = load_recipe("quickstart", ["data.root=null"])
+    return Asked(recipe, suite, "model", str(tmp_path / "data"), str(tmp_path / "out"), None, None)
+
+
+@pytest.fixture
+def ask(asked, monkeypatch):
+    """Runs the suite on shards that were made without a decoder, with a model that answers as it is told."""
+
+    def shards(entry, asked, echo):
+        root = asked.root(entry)
+        folder = Path(asked.output) / entry.name / "shards"
+        return str(write_bench(folder, read(entry, root)[:: step_of(entry, asked)]))
+
+    def run(model, **changes):
+        monkeypatch.setattr(suites, "shards_of", shards)
+        monkeypatch.setattr(suites, "ModelSpec", lambda recipe, uri: model)
+        lines = []
+        return run_suite(replace(asked, **changes), lines.append, in_process), lines
+
+    return run
+
+
+def test_a_suite_leaves_results_and_a_report(ask, asked, tmp_path):
+    results, lines = ask(Scripted(text("B) y")))
+    assert results[0]["metrics"]["Avg"] == 100.0
+    assert lines[0] == "mvbench  1 of 1: mvbench"
+    assert "mvbench  Avg 100  scored 7/7" in lines
+    assert (tmp_path / "out/report.html").is_file()
+    assert json.loads((tmp_path / "out/mvbench/result.json").read_text()) == results[0]
+    row = [str(cell) for column in results_table(asked.suite, results).columns for cell in column.cells]
+    assert row == ["mvbench", "Avg", "100", "60.4", "66.8", "-", "7/7"]
+
+
+def test_a_limit_reads_no_more_media_than_it_must(ask, asked):
+    limited = replace(asked, limit=3)
+    entry = asked.suite.entries[0]
+    assert (step_of(entry, limited), step_of(entry, asked)) == (2, 1)
+    model = Scripted(text("B) y"))
+    results, _ = ask(model, limit=3)
+    assert len(model.asked) == 3
+    assert results[0]["asked"] == 3
+
+
+def test_frames_are_those_that_the_entry_asks_for(asked):
+    mine = asked.suite.entries[0]
+    data = data_of(mine, asked.recipe, asked.data_root, 1)
+    assert (data.frames.n_frames, data.frames.choice, data.frames.short_side_px) == (16, "midpoints", 96)
+    assert [source.split for source in data.sources] == ["test"]
+    whole = data_of(mine.model_copy(update={"every_frame": True, "short_side_px": 512}), asked.recipe, "/d", 1)
+    assert (whole.frames.choice, whole.frames.short_side_px) == ("all", 512)
+    assert identity(data) == identity(data_of(mine, asked.recipe, asked.data_root, 1))
+
+
+def test_a_dry_run_tells_what_would_be_asked(asked):
+    lost = entry_of("mvbench", "choice", "mvbench", prompt="letter").model_copy(update={"name": "lost", "root": "none"})
+    suite = asked.suite.model_copy(update={"entries": [*asked.suite.entries, lost]})
+    lines = list(entry_lines(replace(asked, suite=suite, limit=2)))
+    assert lines[0] == "mvbench  mvbench: mvbench (official), prompt best_option"
+    assert lines[1].startswith("  7 requests about 7 samples, of which 2 are asked; rejected: none; ")
+    assert lines[3] == f"  not there: {asked.data_root}/none"
+
+
+def test_data_that_is_not_there_is_named_before_anything_is_spent(asked):
+    check_data(asked)
+    lost = asked.suite.entries[0].model_copy(update={"name": "mine", "root": "none"})
+    with pytest.raises(TpoError, match=r"^no data set for 1 of 1 entries: mine \(.*/none\)"):
+        check_data(replace(asked, suite=Suite(name="s", entries=[lost])))
+
+
+def test_a_registered_model_is_put_where_all_machines_see_it(asked, monkeypatch, tmp_path, bucket):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/config.json").write_text("{}")
+    monkeypatch.setattr(suites, "model_folder", lambda uri, tracking: str(tmp_path / "kept"))
+    assert find_model("models:/mine@champion", asked.recipe, "/local") == str(tmp_path / "kept")
+    shared = find_model("models:/mine@champion", asked.recipe, f"{bucket}/eval")
+    assert shared.startswith(f"{bucket}/eval/models/")
+    assert is_committed(shared)
+    assert find_model("models:/mine@champion", asked.recipe, f"{bucket}/eval") == shared
+    assert find_model("hub/name", asked.recipe, "/local") == "hub/name"
+
+
+def command(*words):
+    return evaluate.main(["--recipe", "quickstart", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "m", "--output", "o"], r"^say either --shards URI .* or --suite NAME"),
+        (["--model", "m", "--output", "o", "--shards", "s", "--suite", "quickstart"], r"^say either --shards"),
+        (["--model", "m", "--output", "o", "--suite", "quickstart"], r"^say with --data-root"),
+        (["--model", "m", "--output", "o", "--suite", "quikstart", "--data-root", "d"], r"did you mean 'quickstart'\?"),
+        (["--model", "m", "--output", "o", "--shards", "s", "--limit", "3"], r"^--limit is for --suite"),
+        (["--model", "m", "--output", "o", "--shards", "s", "--dry-run"], r"^--dry-run is for --suite"),
+        (["--model", "m", "--output", "s3://b/o", "--shards", "s"], r"parts are measured into a local folder"),
+        (
+            ["--model", "m", "--output", "o", "--suite", "quickstart", "--data-root", "d", "--limit", "0"],
+            r"from 1, not",
+        ),
+        (
+            ["--model", "m", "--output", "o", "--suite", "quickstart", "--data-root", "d"],
+            r"^no data set for 5 of 5 ent",
+        ),
+        (
+            ["--model", "m", "--output", "o", "--suite", "quickstart", "--data-root", "d", "--only", "mevsi", "seed=3"],
+            r"^suite quickstart has no entry 'mevsi'; did you mean 'mevis'\?",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(words, message):
+    with pytest.raises(TpoError, match=message) as caught:
+        command(*words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dry_run_of_the_command_loads_nothing(asked, tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"entries": [json.loads(asked.suite.entries[0].model_dump_json())]}))
+    words = [
+        "--model",
+        "nowhere",
+        "--suite",
+        str(path),
+        "--data-root",
+        asked.data_root,
+        "--output",
+        str(tmp_path / "o"),
+    ]
+    assert command(*words, "--dry-run") == 0
+    assert re.search(r"7 requests about 7 samples; rejected: none", capsys.readouterr().out)
+    assert not (tmp_path / "o").exists()
