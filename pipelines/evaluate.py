@@ -39,8 +39,8 @@ from tpo_core.storage.uri import absolute, is_local
 MODEL = "folder or URI of a saved model, a base model, or models:/NAME@ALIAS or models:/NAME/VERSION of the registry"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Parses, measures parts or a suite, prints the table."""
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,7 +57,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what the suite would ask; load and write nothing")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
-    args = parser.parse_intermixed_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses, measures parts or a suite, prints the table."""
+    args = parser_of().parse_intermixed_args(argv)
     overrides = [*args.overrides, *(word for word in args.only if "=" in word)]  # --only takes all words behind it
     args.only = [word for word in args.only if "=" not in word]
     recipe = load_recipe(args.recipe, overrides)
