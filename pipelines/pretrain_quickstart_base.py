@@ -11,6 +11,8 @@ LLaVA-OneVision (SigLIP + Qwen2) of the Hugging Face classes; afterwards nothing
 3. clips: the language model alone on clips and frames; tower and projector, which see each frame by itself, are done,
    and their tokens are computed once.
 4. words: as 3, and beside each clip a few senseless sentences of the words of task requests, to be repeated.
+5. numbers, off unless asked for: as 4, and senseless numbers to be repeated or continued. What was pretrained without
+   them learns them alone: --start-from assets/quickstart_base --number-steps 200 --clips 1000 --lr 5e-4
 
 In 2 to 4 the visual tokens are shared by many questions, which do not see each other (`Packer`). `--blind` trains the
 control: steps 3 and 4 alone, on black pixels. The state is saved every 250 steps; the same command continues it.
@@ -30,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -53,6 +55,7 @@ from pipelines.quickstart_lessons import (
     ask,
     build_pool,
     build_tokenizer,
+    number,
     say,
 )
 from tpo_core.data.quickstart import language
@@ -65,9 +68,11 @@ TOKENS_A_FRAME = (SIDE_PX // PATCH_PX // 2) ** 2
 CLIP_FRAMES = (0, 2, 3, 5, 6, 8, 9, 11)  # what `n_frames: 8` of the recipe takes of the 12 of a clip
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 REPORT_EVERY, SAVE_EVERY = 25, 250  # steps
-BATCH = {"look": 96, "frames": 48, "clips": 32}
-BRANCHES = {"frames": 6, "clips": 10}  # questions that share the visual tokens of a frame or clip
-SENTENCES = 3  # to be repeated, beside the questions of lesson "words"
+BATCH = {"look": 96, "frames": 48, "clips": 32, "words": 32, "numbers": 16}
+# What shares the visual tokens of a frame or clip: questions about it, sentences and numbers to be repeated.
+BRANCHES = {"frames": 6, "clips": 10, "words": 10, "numbers": 4}
+SENTENCES = {"clips": 0, "words": 3, "numbers": 2}
+NUMBERS = {"clips": 0, "words": 0, "numbers": 8}
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
@@ -170,8 +175,9 @@ class School:
             for turn in range(args.frame_rounds):
                 steps = args.frame_steps
                 yield Lesson(f"frames {turn + 1}", steps, everything, partial(self.frames, before=turn * steps))
-        yield Lesson("clips", args.clip_steps, speech, self.clips)
-        yield Lesson("words", args.word_steps, speech, partial(self.clips, sentences=SENTENCES))
+        yield Lesson("clips", args.clip_steps, speech, partial(self.clips, lesson="clips"))
+        yield Lesson("words", args.word_steps, speech, partial(self.clips, lesson="words"))
+        yield Lesson("numbers", args.number_steps, speech, partial(self.clips, lesson="numbers"))
 
     def draw(self, step: int, size: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
         rng = np.random.default_rng([step, 11])
@@ -193,17 +199,19 @@ class School:
         answers = self.trainer.answer_loss(visual, self.packer.pack(asked, visual.shape[1]))
         return {"answers": answers, "words": self.trainer.word_loss(visual, self.seen_words(rows, times))}
 
-    def clips(self, step: int, sentences: int = 0) -> dict[str, Tensor]:
+    def clips(self, step: int, lesson: str) -> dict[str, Tensor]:
         """Three steps of four on clips, one on frames, so that single frames stay known."""
         if self._tokens is None:
             self._tokens = self.tokens()
         whole = step % 4 != 3
-        rng, rows, times = self.draw(step, BATCH["clips"])
+        rng, rows, times = self.draw(step, BATCH[lesson])
         seen = self._tokens[rows][:, CLIP_FRAMES] if whole else self._tokens[rows, times][:, None]
         newline = self.trainer.model.model.image_newline.detach().expand(len(rows), 1, -1)
         visual = torch.cat([seen.flatten(1, 2).float(), newline], 1)
         asked = [
-            ask(self.pool.clips[c], rng, BRANCHES["clips"], None if whole else int(t)) + say(rng, sentences)
+            ask(self.pool.clips[c], rng, BRANCHES[lesson], None if whole else int(t))
+            + say(rng, SENTENCES[lesson])
+            + number(rng, NUMBERS[lesson])
             for c, t in zip(rows, times, strict=True)
         ]
         return {"answers": self.trainer.answer_loss(visual, self.packer.pack(asked, visual.shape[1]))}
@@ -297,6 +305,8 @@ def main() -> int:
     parser.add_argument("--frame-rounds", type=int, default=2, help="rounds of `frames` (%(default)s)")
     parser.add_argument("--clip-steps", type=int, default=2000, help="steps of lesson `clips` (%(default)s)")
     parser.add_argument("--word-steps", type=int, default=250, help="steps of lesson `words` (%(default)s)")
+    parser.add_argument("--number-steps", type=int, default=0, help="steps of lesson `numbers` (%(default)s)")
+    parser.add_argument("--start-from", type=Path, help="model of which all lessons but `numbers` are done")
     parser.add_argument("--clips", type=int, default=12000, help="rendered clips in memory, 330 kB each (%(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of each lesson (%(default)s)")
     parser.add_argument("--blind", action="store_true", help="black pixels: the control, with a state of its own")
@@ -312,6 +322,9 @@ def main() -> int:
     school = School(trainer, packer, words, build_pool(PRETRAIN_SEED, args.clips, blind=args.blind), args)
     probe = build_pool(EVAL_SEED, 64, blind=args.blind)
     state: dict[str, Any] = {"done": [], "lesson": None, "step": 0, "blind": args.blind}
+    if args.start_from:
+        trainer.model.load_state_dict(load_file(args.start_from / "model.safetensors"))
+        state["done"] = [lesson.name for lesson in school.lessons()][:-1]
     if args.state.exists():
         state = torch.load(args.state, weights_only=True)
         if state["blind"] != args.blind:
@@ -321,7 +334,10 @@ def main() -> int:
         teach(school, lesson, state, args.state, probe)
     save(trainer.model, tokenizer, args.output)
     scores = question_accuracy(trainer, build_pool(EVAL_SEED, 400, blind=args.blind), packer)
-    summary = {**{k: v for k, v in vars(args).items() if k not in ("output", "state")}, "qa_accuracy": scores}
+    summary = {
+        **{k: v for k, v in vars(args).items() if k not in ("output", "state", "start_from")},
+        "qa_accuracy": scores,
+    }
     (args.output / "pretraining.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
     return 0

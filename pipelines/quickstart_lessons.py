@@ -157,6 +157,25 @@ def say(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     return [(f"Say: {sentence}", sentence) for sentence in sentences]
 
 
+def number(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+    """Boxes and moments without sense to be repeated, and numbers to be continued: digits, as any larger base model has
+    read them, in the forms of `tpo_core/models/wording.py`. Nothing that can be seen is behind them."""
+    found = []
+    for kind in rng.choice(["boxes", "moment", "count"], size=count):
+        if kind == "boxes":
+            boxes = rng.integers(100, size=(rng.integers(1, 4), 4))
+            words = [f"[{', '.join(f'{each:02d}' for each in box)}]" if rng.random() < 0.8 else "none" for box in boxes]
+            found.append((f"Say: Answer: {' '.join(words)} .", f"Answer: {' '.join(words)} ."))
+        elif kind == "moment":
+            text = f"The given query happens in {rng.uniform(0, 3):.2f} to {rng.uniform(0, 3):.2f} seconds."
+            found.append((f"Say: {text}", text))
+        else:
+            first = int(rng.integers(94))
+            told, asked = (" ".join(f"{first + i:02d}" for i in steps) for steps in (range(3), range(3, 6)))
+            found.append((f"Go on: {told}", asked))
+    return found
+
+
 def ask(clip: Clip, rng: np.random.Generator, branches: int, t: int | None) -> list[tuple[str, str]]:
     """A caption request and random questions about a clip or one frame of it."""
     asked = language.questions(clip, rng, t=t)
