@@ -246,8 +246,7 @@ class Processor:
     def turns(self, example: Example, *, train: bool) -> list[Turn]:
         """The conversation, up to its last answer unless in training."""
         turns = list(conversation(example.sample))
-        if not train and turns[-1].role == "assistant":
-            turns = turns[:-1]
+        turns = turns[:-1] if not train and turns[-1].role == "assistant" else turns
         return worded(example, turns) if self.writes_coordinates else turns
 
     def segments(self, example: Example, *, train: bool) -> list[tuple[str, bool]]:
@@ -292,13 +291,8 @@ class Processor:
         if not train:
             opening = self.tokenize(example.answer_prefix)
             ids, labels = ids + opening, labels + [IGNORED] * len(opening)
-        if not train:
-            opening = self.tokenize(example.answer_prefix)
-            ids, labels = ids + opening, labels + [IGNORED] * len(opening)
         if len(example.frames_THWC) and self.video_token_id not in ids:
-            raise TpoError(
-                f"the chat template writes no {self.shown} where a clip is shown: take that of the base model"
-            )
+            raise TpoError(f"the chat template writes no {self.shown} where a clip is shown: take the base model's")
         return torch.tensor(ids), torch.tensor(labels)
 
     def pixels(self, example: Example) -> Tensor:
