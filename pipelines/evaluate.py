@@ -2,7 +2,8 @@
 
 Measures any saved model, or a Hugging Face base before TPO.
 
---shards   on the parts of a shard set that the recipe names: OUTPUT/PART/metrics.json, predictions.jsonl, gallery/*.png
+--shards   on the parts of a shard set that the recipe names: OUTPUT/PART/metrics.json, predictions.jsonl,
+           gallery/*.png, and OUTPUT/report.html
 --suite    on official benchmarks, by their own metrics: OUTPUT/ENTRY/result.json, rows.jsonl, native/, and
            OUTPUT/report.html. What was answered is kept: the same command goes on where it was.
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 
 from pipelines.cluster import connect, on_cluster
-from pipelines.report import metrics_table
+from pipelines.report import metrics_table, page_of
 from pipelines.suites import Asked, check_data, entry_lines, find_model, results_table, run_suite
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES
 from tpo_core.config.load import load_recipe
@@ -95,6 +96,8 @@ def measure_parts(args: argparse.Namespace, recipe: Recipe) -> int:
     measured = {name: value for result in results for name, value in result["metrics"].items()}
     constant = {name: value for result in results for name, value in result["baseline"].items()}
     Console(width=120, highlight=False).print(metrics_table(measured, {}, constant))
+    if written := page_of(output, shards, f"{recipe.name}: {args.model}", {}, output):
+        echo(f"report  {written.page}")
     return 0
 
 

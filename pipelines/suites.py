@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pipelines.report import track
 from tpo_core.config.schema import DataConfig, FramesConfig, Recipe, SourceConfig
 from tpo_core.data.media_store import MediaStore
 from tpo_core.data.preprocess import preprocess
@@ -164,6 +165,10 @@ def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[s
         asked.output, of_sets(shards, PART), title=f"{asked.suite.name}: {asked.model}", folders=names
     )
     echo(f"report  {written.page}")
+    tracking = asked.recipe.tracking
+    if tracking.uri is not None:
+        lost = track(written, tracking, tracking.uri, f"{asked.suite.name}: {asked.model}", None)
+        echo(lost or f"MLflow  {tracking.uri}, run {asked.suite.name}: {asked.model}")
     return results
 
 

@@ -1,7 +1,9 @@
 import json
+from contextlib import nullcontext
 
 import pytest
 
+from pipelines import evaluate
 from pipelines.report import page_of, track
 from tests.unit.evaluation.conftest import FakeModel, make_sample, write_shards
 from tests.unit.evaluation.report.test_report_parts import leave_part
@@ -33,6 +35,19 @@ def test_results_that_lie_on_other_machines_have_no_page_here(tmp_path, shards_u
     (tmp_path / "results" / "artifact.json").write_text(json.dumps({}))
     assert page_of(tmp_path / "results", shards_uri, "mine", {}, tmp_path / "page") is None
     assert not (tmp_path / "page").exists()
+
+
+def test_parts_that_a_command_measures_have_a_page(tmp_path, shards_uri, monkeypatch, capsys):
+    def measured(jobs, train, echo):
+        leave_part(tmp_path / "out", ShardSet.open(shards_uri), FakeModel(), "test")
+        return [{"metrics": {"test/region/miou": 1.0}, "baseline": {}}]
+
+    monkeypatch.setattr(evaluate, "connect", lambda recipe: nullcontext())
+    monkeypatch.setattr(evaluate, "on_cluster", measured)
+    arguments = ["--recipe", "quickstart", "--model", "mine", "--shards", shards_uri, "--output", str(tmp_path / "out")]
+    assert evaluate.main(arguments) == 0
+    assert capsys.readouterr().out.endswith(f"report  {tmp_path}/out/report.html\n")
+    assert "quickstart: mine" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_page_is_tracked_wherever_it_lies(tmp_path, bucket):

@@ -18,6 +18,7 @@ from tpo_core.errors import TpoError
 from tpo_core.evaluation.suite import Suite
 from tpo_core.evaluation.work import in_process
 from tpo_core.storage.commit import is_committed
+from tpo_core.tracking.server import connect, experiment_id
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def test_a_suite_leaves_results_and_a_report(ask, asked, tmp_path):
     assert json.loads((tmp_path / "out/mvbench/result.json").read_text()) == results[0]
     row = [str(cell) for column in results_table(asked.suite, results).columns for cell in column.cells]
     assert row == ["mvbench", "Avg", "100", "60.4", "66.8", "-", "7/7"]
+
+
+def test_a_suite_is_tracked_where_the_recipe_names_a_server(ask, tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    recipe = load_recipe("quickstart", ["data.root=null", f"tracking.uri={uri}"])
+    for _ in range(2):
+        _, lines = ask(Scripted(text("B) y")), recipe=recipe)
+        assert lines[-1] == f"MLflow  {uri}, run mine: model"
+    client = connect(uri)
+    (run,) = client.search_runs([experiment_id(client, "tpo", uri)])
+    assert (run.info.run_name, run.data.metrics["mvbench/Avg"]) == ("mine: model", 100.0)
 
 
 def test_a_limit_reads_no_more_media_than_it_must(ask, asked):
