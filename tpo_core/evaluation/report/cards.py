@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tpo_core.evaluation.report.footage import Footage, FootageOf
 from tpo_core.evaluation.report.pictures import Shown, seconds, shown_frames
 
 MOST_CHARS = 600
-MOST_SPANS = 20
+MOST_SPANS, MOST_SCORES = 20, 4
 DRAWN = ("region", "moment", "mask", "track")  # tasks whose truth is seen and need not be told
 
 
@@ -57,7 +58,7 @@ def make_card(entry: str, row: Row, footage_of: FootageOf | None) -> Card:
     lanes, duration_s = time_line(row, found)
     return Card(
         sample_id=cut(row.sample_id),
-        scores="  ".join(f"{name} {_score(value)}" for name, value in row.scores.items()),
+        scores="  ".join(f"{name} {_score(value)}" for name, value in islice(row.scores.items(), MOST_SCORES)),
         question=cut(row.request),
         answer=cut(row.answer),
         truth="" if row.task in DRAWN else cut(_words(row.truth)),

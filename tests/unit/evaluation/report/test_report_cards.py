@@ -17,6 +17,19 @@ def test_a_card_has_words_scores_and_the_reason_of_a_failure():
     assert (found.frames, found.missing, found.lanes) == ([], "", [])
 
 
+def test_of_many_scores_the_first_are_shown():
+    assert card(scores={name: 1.0 for name in "abcdefgh"}).scores.split() == [
+        "a",
+        "1.00",
+        "b",
+        "1.00",
+        "c",
+        "1.00",
+        "d",
+        "1.00",
+    ]
+
+
 def test_what_is_drawn_is_not_told_and_what_has_parts_is_told_by_its_answer():
     assert card("region").truth == ""
     assert card("qa", truth=None).truth == ""
