@@ -25,6 +25,9 @@ MOST_BYTES = 100_000
 SHORT_S = 10.0  # media for which tenths of a second are too coarse
 FAR = 2.0  # a wild box is cut this many sizes of the image outside of it
 
+Choose = Callable[[Row, Footage], list[int]]
+Draw = Callable[[Picture, Row, Footage, int], None]
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -44,9 +47,6 @@ def shown_frames(row: Row, footage: Footage) -> list[Shown]:
     indices = choose(row, footage)
     long_px = LARGE_PX if len(indices) == 1 else SMALL_PX
     return [_frame(footage, index, long_px, draw, row) for index in indices]
-
-
-Draw = Callable[[Picture, Row, Footage, int], None]
 
 
 def _frame(footage: Footage, index: int, long_px: int, draw: Draw, row: Row) -> Shown:
@@ -136,7 +136,7 @@ def _first(row: Row, footage: Footage) -> list[int]:
     return [0]
 
 
-def _evenly(most: int) -> Callable[[Row, Footage], list[int]]:
+def _evenly(most: int) -> Choose:
     return lambda row, footage: spread(np.arange(len(footage.frame_index)), most)
 
 
@@ -159,7 +159,7 @@ def spread(numbers_N: np.ndarray, most: int) -> list[int]:
     return [int(numbers_N[i]) for i in np.linspace(0, len(numbers_N) - 1, count).round().astype(int)]
 
 
-VIEWS: dict[str, tuple[Callable[[Row, Footage], list[int]], Draw]] = {
+VIEWS: dict[str, tuple[Choose, Draw]] = {
     "region": (_first, _draw_box),
     "moment": (_evenly(FILM), _nothing),
     "mask": (_while_visible, _draw_mask),

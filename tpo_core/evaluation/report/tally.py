@@ -66,14 +66,14 @@ class Tally:
     ranks: list[tuple[float, str, int]] = field(default_factory=list)
     unranked: list[tuple[str, int]] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
-    shares: list[Line] = field(default_factory=list)  # right answers by dataset, where answers are right or wrong
+    shares: list[Line] = field(default_factory=list)  # mean scores by dataset, of tasks without a chart
 
 
 def tally(rows: Iterable[Row]) -> Tally:
     """Goes through the rows once."""
     found = Tally()
     curves: dict[Kind, Groups] = defaultdict(Groups)
-    right = Groups()
+    plain = Groups()
     for number, row in enumerate(rows):
         found.rows += 1
         found.failures.update([row.failure] if row.failure else [])
@@ -84,13 +84,13 @@ def tally(rows: Iterable[Row]) -> Tally:
         for kind in KINDS.get(row.task, ()):
             curves[kind].add(row, kind.curve(row))
         if row.task not in KINDS and score is not None:
-            right.add(row, (np.array([score]), score))
+            plain.add(row, (np.array([score]), score))
     found.charts = [
         Chart(kind.title, kind.x_label, kind.y_label, kind.thresholds_K, groups.lines())
         for kind, groups in curves.items()
         if groups.counts
     ]
-    found.shares = right.lines()
+    found.shares = plain.lines()
     return found
 
 

@@ -126,6 +126,15 @@ def test_curves_lie_inside_their_plot_and_have_a_legend():
         assert all(0 <= x <= 300 and 0 <= y <= 170 for x, y in pairs)
     assert found.of("name") == ["all", "tiny", "other"]
     assert "n = 12" in found.text
+    assert "Accuracy over IoU share of samples" in found.text
+
+
+def test_scores_without_a_threshold_are_bars_that_stay_in_their_place():
+    many = [make_row(n, "choice", sample_id=f"d{n}/x", scores={"x": score}) for n, score in enumerate((-1.0, 0.5, 7.0))]
+    found = page(make_entry(many))
+    widths = [attrs["style"] for tag, attrs in found.tags if tag == "i" and attrs.get("style")]
+    assert widths == ["width:100.0%", "width:0.0%", "width:50.0%", "width:100.0%"]
+    assert "Score by data set" in found.text
 
 
 def test_failures_are_listed_by_reason_with_their_share_and_meaning():
