@@ -34,7 +34,7 @@ class Row(BaseModel):
 
     truth and prediction by task: region (4,) xyxy pixels; moment truth (k, 2) seconds and prediction (2,); track a box
     or null for each frame; mask null, or for each stored frame a COCO run length {"size": [h, w], "counts": "..."} or
-    null; anything else text.
+    null; grounded_choice {"answer", "spans_s"} and {"answer", "span_s"}; anything else text.
     """
 
     model_config = ConfigDict(frozen=True)

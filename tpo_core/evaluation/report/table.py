@@ -107,7 +107,7 @@ def markdown(title: str, entries: Sequence[Entry]) -> str:
     text = [f"# {_plain(title)}", "", *(f"| {' | '.join(row)} |" for row in [rows[0], align, *rows[1:]])]
     rejected = [entry for entry in entries if entry.rejected]
     if rejected:
-        text += ["", "Rejected, each a miss that counts:", ""]
+        text += ["", "Rejected, by reason (docs/metrics.md):", ""]
         text += [f"- {_plain(entry.title)}: {_plain(_reasons(entry))}" for entry in rejected]
     return "\n".join(text) + "\n"
 
