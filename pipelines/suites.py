@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pipelines.cluster import on_cluster
 from pipelines.report import track
 from tpo_core.config.schema import DataConfig, FramesConfig, Recipe, SourceConfig
 from tpo_core.data.media_store import MediaStore
@@ -147,7 +148,10 @@ def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[s
     """Asks and scores every entry, writes the report, returns the results. Needs a Ray that is initialised."""
     train, evaluation = asked.recipe.train, asked.recipe.evaluation
     settings = Settings(evaluation.batch_size, evaluation.max_new_tokens, asked.limit)
-    pool = pool or RayPool(evaluation.workers, CPUS_PER_ACTOR, train.gpus_per_worker)
+    if pool is None:
+        pool = RayPool(evaluation.workers, CPUS_PER_ACTOR, train.gpus_per_worker)
+        # A job that does nothing in the room of an actor: one that no node has room for would wait without a word.
+        on_cluster([lambda threads, echo: None], train, echo)
     spec = ModelSpec(asked.recipe, asked.model)
     control: Spec | None = None if asked.sam2 is None else Sam2Spec(asked.sam2)
     for each in (spec, control):

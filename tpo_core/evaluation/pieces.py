@@ -35,7 +35,8 @@ class Pieces:
         write_bytes(join(self.folder, f"{name}{SUFFIX}"), content.encode())
 
     def read(self) -> dict[str, Record]:
-        """All answers by the key of their request. TpoError for a file that somebody changed."""
+        """All answers by the key of their request; where one was asked twice, the one that did not fail. TpoError for a
+        file that somebody changed."""
         found: dict[str, Record] = {}
         for name in list_names(self.folder):
             if not name.endswith(SUFFIX):
@@ -47,7 +48,9 @@ class Pieces:
                 raise TpoError(
                     f"{uri} holds no answers ({error}): delete it, and the same command asks again"
                 ) from error
-            found |= {record.key: record for record in records}
+            for record in records:
+                if record.failure is None or record.key not in found:
+                    found[record.key] = record
         return found
 
 

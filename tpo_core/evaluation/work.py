@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tpo_core.data.shards import ShardSet
 from tpo_core.data.subtitles import lines_at, parse_srt
+from tpo_core.errors import TpoError
 from tpo_core.evaluation.answerers import Answerer, Spec
 from tpo_core.evaluation.asking import Ask, question_of
 from tpo_core.evaluation.looking import Shown, shown
@@ -78,12 +79,14 @@ def in_process(work: Work, batches: Sequence[Sequence[Ask]]) -> Iterator[int]:
 def ask_all(
     work: Work, asks: Sequence[Ask], batch_size: int, pool: Pool, echo: Callable[[str], None]
 ) -> dict[str, Record]:
-    """The answers to all requests, by key: those that are kept already, and the others asked now.
+    """The answers to all requests, by key: those that are kept already, and the others, which failed or were never
+    asked, asked now.
 
     `echo` takes a line of progress with the time left, at most one in `TELL_EVERY_S` seconds, and one at the end.
+    TpoError when not one of several requests could be asked: that is no matter of a sample.
     """
     kept = work.pieces.read()
-    waiting = [ask for ask in asks if ask.key not in kept]
+    waiting = [ask for ask in asks if ask.key not in kept or kept[ask.key].failure is not None]
     name, began = work.entry.name, time.monotonic()
     if len(waiting) < len(asks):
         echo(f"{name}  {len(asks) - len(waiting)} of {len(asks)} are answered already")
@@ -97,4 +100,8 @@ def ask_all(
             left_s, told = (now - began) / done * (len(waiting) - done), now
             echo(f"{name}  {done}/{len(waiting)}  {left_s:.0f} s left")
     echo(f"{name}  {done}/{len(waiting)}  in {time.monotonic() - began:.0f} s")
-    return work.pieces.read()
+    answered = work.pieces.read()
+    failures = [answered[ask.key].failure for ask in asks]
+    if len(failures) > 1 and None not in failures:
+        raise TpoError(f"{name}: none of {len(failures)} requests could be asked ({failures[0]})")
+    return answered

@@ -43,6 +43,16 @@ def by_question(right: set[str]):
     return Scripted(say)
 
 
+def failing_on(name: str):
+    """Right answers, but for questions that have this in their name, which cannot be asked."""
+
+    def say(shown):
+        failure = "not_asked: no frame is there" if name in shown.ask.key else None
+        return Record(shown.ask.key, "" if failure else "B) y", failure=failure)
+
+    return say
+
+
 def rescored(command: str, capsys) -> dict:
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "tpo_core.metrics.score"]
@@ -100,10 +110,23 @@ def test_replies_that_are_no_answer_are_counted_by_reason(mvbench, reply, reason
 
 
 def test_what_could_not_be_asked_is_a_miss_with_its_reason(mvbench):
-    result = mvbench.run(Scripted(lambda shown: Record(shown.ask.key, failure="not_asked: no frame is there")))
-    assert result["metrics"]["Avg"] == 0.0
-    assert {row["failure"] for row in mvbench.rows()} == {"not_asked"}
-    assert result["rejected"] == {"missing": 6}
+    result = mvbench.run(Scripted(failing_on("moving_count-1")))
+    assert result["metrics"]["Moving Count"] == 50.0
+    assert [row["failure"] for row in mvbench.rows()] == [None] * 5 + ["not_asked"]
+    assert result["rejected"] == {"missing": 1}
+
+
+def test_what_failed_is_asked_again_and_nothing_else(mvbench):
+    mvbench.run(Scripted(failing_on("moving_count-1")))
+    mended = Scripted(text("B) y"))
+    assert mvbench.run(mended)["metrics"]["Avg"] == 100.0
+    assert mended.asked == ["mvbench/test/moving_count-1"]
+    assert mvbench.run(Scripted(failing_on("moving_count-1")))["metrics"]["Avg"] == 100.0
+
+
+def test_a_model_that_can_be_asked_nothing_is_a_mistake(mvbench):
+    with pytest.raises(TpoError, match=r"^mvbench: none of 6 requests could be asked \(not_asked: no frame"):
+        mvbench.run(Scripted(failing_on("")))
 
 
 def test_a_limit_takes_samples_at_equal_distances_and_its_own_truth(mvbench, capsys):
