@@ -1,12 +1,15 @@
 """Answers are kept batch by batch: what was answered is not asked again, and a model is loaded only to ask."""
 
 import json
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.unit.evaluation.benches import Scripted, bench_of, entry_of, text
+from tests.unit.evaluation.benches import Bench, Scripted, bench_of, entry_of, text
 from tests.unit.evaluation.test_bench import mvbench_layout
 from tpo_core.errors import TpoError
 from tpo_core.evaluation import work
@@ -45,6 +48,27 @@ def test_a_killed_evaluation_asks_again_only_what_was_in_flight(bench):
     assert set(second.asked) == {f"mvbench/test/moving_count-{k}" for k in (4, 5, 6)}
     assert result["metrics"]["Avg"] == 100.0
     assert bench.lines[0].startswith("mvbench  4 of 7 are answered already")
+
+
+def ask_until_killed(entry, place):
+    """In a process of its own: SIGKILL, which nothing catches, comes with the fourth question."""
+
+    def say(shown):
+        if shown.ask.key.endswith("-3"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Record(shown.ask.key, "B")
+
+    Bench(entry, place, []).run(Scripted(say))
+
+
+def test_a_process_that_is_killed_leaves_whole_batches(bench):
+    process = multiprocessing.get_context("spawn").Process(target=ask_until_killed, args=(bench.entry, bench.place))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    model = Scripted(text("B"))
+    assert bench.run(model)["metrics"]["Avg"] == 100.0
+    assert set(model.asked) == {f"mvbench/test/moving_count-{k}" for k in (2, 3, 4, 5, 6)}
 
 
 def test_a_finished_entry_loads_no_model(bench):
