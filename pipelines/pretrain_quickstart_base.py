@@ -71,8 +71,8 @@ REPORT_EVERY, SAVE_EVERY = 25, 250  # steps
 BATCH = {"look": 96, "frames": 48, "clips": 32, "words": 32, "numbers": 16}
 # What shares the visual tokens of a frame or clip: questions about it, sentences and numbers to be repeated.
 BRANCHES = {"frames": 6, "clips": 10, "words": 10, "numbers": 4}
-SENTENCES = {"clips": 0, "words": 3, "numbers": 2}
-NUMBERS = {"clips": 0, "words": 0, "numbers": 8}
+SENTENCES = {"clips": 0, "words": 3, "numbers": 1}
+NUMBERS = {"clips": 0, "words": 0, "numbers": 4}
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
