@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipelines.checkpoint_lease import checkpoint_lease
 from pipelines.checks import check_datasets, check_phases, check_sources
 from pipelines.cluster import on_cluster
 from pipelines.report import page_of, track
@@ -68,7 +69,11 @@ class Chain:
     def train(self, ref: PhaseRef, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """One phase, from the weights of step `last` (None: the base model)."""
         check_phases(self.recipe, ctx.inputs["preprocess"].uri)
-        with failure_tracked(self.publisher, self.echo):
+        run_id = ctx.fingerprint[:12]
+        with (
+            failure_tracked(self.publisher, self.echo),
+            checkpoint_lease(self.recipe, ref.name, run_id, self.echo),
+        ):
             return run_phase(
                 self.recipe,
                 ref.stage_name,
@@ -78,7 +83,7 @@ class Chain:
                 output=ctx.output,
                 open_tracker=self.publisher.phase_sink(ref.name, ctx.fingerprint),
                 resume=True,  # whatever is there is of this fingerprint; on a new node, only the checkpoints are
-                run_id=ctx.fingerprint[:12],
+                run_id=run_id,
                 exchange=self.exchange(ref.name, ctx.fingerprint),
                 echo=lambda line: self.echo(f"{line}  | {ctx.position()}"),
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's own folder is on the path, its parent is not
 
+from pipelines.checkpoint_lease import checkpoint_lease
 from pipelines.checks import check_groups, check_phase, check_places
 from pipelines.cluster import connect
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
@@ -71,7 +72,13 @@ def main(argv: list[str]) -> int:
         "shards": args.shards,
         "init": args.init,
     }
-    with Lease(f"{absolute(args.output)}.lease", echo=echo), connect(recipe), disk_full_told(args.output):
+    run_id = fingerprint(ref.name, 1, asked, {})[:12]
+    with (
+        Lease(f"{absolute(args.output)}.lease", echo=echo),
+        checkpoint_lease(recipe, ref.name, run_id, echo),
+        connect(recipe),
+        disk_full_told(args.output),
+    ):
         claim(args.output, asked, restart=args.restart)
         result = run_phase(
             recipe,
@@ -82,7 +89,7 @@ def main(argv: list[str]) -> int:
             output=args.output,
             open_tracker=None,
             resume=not args.restart,
-            run_id=fingerprint(ref.name, 1, asked, {})[:12],
+            run_id=run_id,
             echo=echo,
         )
     print(json.dumps(result))

@@ -9,6 +9,10 @@ class TpoError(Exception):
     """A mistake of the user or of their data, told in one line with the remedy; status 2."""
 
 
+class StorageTroubleError(TpoError):
+    """A storage that did not answer, however often it was asked; it may be well again later."""
+
+
 class RunFailedError(Exception):
     """A run that failed though nobody asked for something wrong, told in one line with the remedy; status 1."""
 

@@ -176,7 +176,7 @@ class TrainConfig(Config):
         1800.0, gt=0, description="seconds without the end of a step after which a worker is taken to hang; null: never"
     )
     stop_deadline_s: float = execution(
-        60.0, gt=0, description="seconds from SIGTERM until a process ends, whether or not all could be saved"
+        25.0, gt=0, description="seconds from SIGTERM until a process ends, whether or not all could be saved"
     )
 
     @property

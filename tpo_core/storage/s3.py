@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
 from botocore.exceptions import ConnectionError as NoConnection
 
-from tpo_core.errors import TpoError
+from tpo_core.errors import StorageTroubleError, TpoError
 from tpo_core.storage.local import Entry
 
 REFUSALS = {
@@ -217,20 +217,20 @@ def _told(uri: str) -> Iterator[None]:
         if code in ABSENT:
             raise FileNotFoundError(uri) from error
         if code in IN_TROUBLE:
-            raise TpoError(f"{uri}: {TROUBLE} ({code})") from error
+            raise StorageTroubleError(f"{uri}: {TROUBLE} ({code})") from error
         if code not in REFUSALS:
             raise
         raise TpoError(f"{uri}: {REFUSALS[code]}") from error
     except NoCredentialsError as error:
         raise TpoError(f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except (NoConnection, HTTPClientError) as error:
-        raise TpoError(f"{uri}: {NO_ANSWER}") from error
+        raise StorageTroubleError(f"{uri}: {NO_ANSWER}") from error
     except Boto3Error as error:
-        raise TpoError(f"{uri}: transfer failed: {' '.join(str(error).split())}") from error
+        raise StorageTroubleError(f"{uri}: transfer failed: {' '.join(str(error).split())}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(uri) from error
     except OSError as error:
         refusal = next((text for name, text in READ_REFUSALS.items() if f"AWS Error {name} " in str(error)), None)
         if refusal is None:
             raise
-        raise TpoError(f"{uri}: {refusal}") from error
+        raise (StorageTroubleError if refusal in (NO_ANSWER, TROUBLE) else TpoError)(f"{uri}: {refusal}") from error

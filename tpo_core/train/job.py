@@ -9,6 +9,12 @@ from tpo_core.storage.uri import join
 from tpo_core.train.stages import PhaseRef
 
 
+def shared_checkpoints(recipe: Recipe, phase: str, run_id: str) -> str | None:
+    """Where the checkpoints of a run of a phase lie if not in its output; runs into other outputs share the place."""
+    uri = recipe.train.checkpoint_uri
+    return None if uri is None else join(uri, phase, run_id)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhaseJob:
     """What a worker has to know; picklable.
@@ -40,10 +46,9 @@ class PhaseJob:
     @property
     def checkpoints(self) -> str:
         """The folder or URI below which they lie."""
-        uri = self.recipe.train.checkpoint_uri
-        if uri is not None:
-            return join(uri, self.name, self.run_id)
-        return join(self.exchange or str(self.output), "checkpoints")
+        return shared_checkpoints(self.recipe, self.name, self.run_id) or join(
+            self.exchange or str(self.output), "checkpoints"
+        )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import ray.train.torch
 import torch
 
 from tpo_core.config.schema import PhaseConfig, Recipe
-from tpo_core.errors import RunFailedError, TpoError
+from tpo_core.errors import RunFailedError, StorageTroubleError, TpoError
 from tpo_core.storage.local import disk_full_told
 from tpo_core.storage.uri import delete
 from tpo_core.train.build import build_phase
@@ -289,11 +289,14 @@ class Watched(Surroundings):
 
 def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, desk: Desk) -> bool:
     """What each Ray Train worker runs; whether the phase is finished. An error that would come again it leaves at the
-    desk before Ray learns of it; Ray starts the group anew all the same, which then does nothing."""
+    desk before Ray learns of it; Ray starts the group anew all the same, which then does nothing. A storage in trouble
+    may be well again at the next attempt."""
     if desk.failed() is not None:
         return False
     try:
         return train_rank(job, open_sink, build, desk)
+    except StorageTroubleError:
+        raise
     except (TpoError, RunFailedError) as error:
         desk.fail(error)
         raise

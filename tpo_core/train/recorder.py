@@ -70,7 +70,12 @@ class Recorder:
     def finish(
         self, model: Savable, weights: Mapping[str, Tensor], progress: Progress, losses: Mapping[str, float]
     ) -> None:
-        """Write the model, then the summary: {steps, samples, seconds, skipped, final: losses}."""
+        """Write the model, then the summary: {steps, samples, seconds, skipped, final: losses}.
+
+        An attempt that finished, and of which another rank died before it could say so, has left both: the summary goes
+        first, because with it the phase counts as finished.
+        """
+        self.job.summary.unlink(missing_ok=True)
         aside = self.job.model.with_name("model.partial")
         for path in (aside, self.job.model):  # left by an attempt that died right here
             shutil.rmtree(path, ignore_errors=True)

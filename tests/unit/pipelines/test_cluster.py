@@ -16,8 +16,9 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "http://127.0.0.1:8265", "nonsense"])
+@pytest.mark.parametrize("address", ["127.0.0.1:{free}", "http://127.0.0.1:8265", "nonsense"])
 def test_a_stale_address_is_one_line_at_once(address, monkeypatch):
+    address = address.format(free=free_port())
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(TpoError) as caught, connect(load_recipe("quickstart")):
         pytest.fail("there is no Ray")

@@ -9,7 +9,7 @@ import torch
 
 from tests.unit.train.checkpoints.made import comparable, steps_at
 from tests.unit.train.in_process import phase_job, run_phase_in_process
-from tests.unit.train.stub import build_stub, stub_recipe
+from tests.unit.train.stub import StubModel, build_stub, stub_recipe
 from tpo_core.errors import TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.train import recorder
@@ -98,6 +98,20 @@ def test_a_phase_that_ended_before_its_model_was_written_writes_it_on_resume(tmp
     assert "resuming at step 12" in job.notes.read_text().removeprefix(notes)
     assert sink.steps == [3, 6, 9, 12]
     assert all(torch.equal(first[name], tensor) for name, tensor in torch.load(job.model / "weights.pt").items())
+
+
+def test_a_phase_that_is_written_again_does_not_count_as_finished_meanwhile(tmp_path, monkeypatch):
+    job = phase_job(tmp_path)
+    run_phase_in_process(job)
+
+    def full(self, directory, weights):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StubModel, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_phase_in_process(job)
+    assert not job.model.exists()
+    assert not job.summary.exists()
 
 
 def test_checkpoints_go_where_the_recipe_says_below_the_phase_and_the_run(tmp_path):

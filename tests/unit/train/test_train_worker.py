@@ -10,7 +10,7 @@ import torch
 
 from tests.unit.train.checkpoints.made import steps_at
 from tests.unit.train.stub import build_stub, stub_recipe
-from tpo_core.errors import TpoError
+from tpo_core.errors import StorageTroubleError, TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.train import ray_trainer
 from tpo_core.train.exchange import collect, is_delivered, output_here
@@ -90,11 +90,18 @@ def test_an_error_that_would_come_again_is_left_at_the_desk_and_nothing_is_tried
     assert built == [1]
 
 
-def test_an_error_that_may_pass_is_tried_again(tmp_path, work):
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        StorageTroubleError("s3://b/k: the storage failed 8 times; run again when it has recovered"),
+    ],
+)
+def test_an_error_that_may_pass_is_tried_again(tmp_path, work, error):
     def build(job, strategy):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        raise error
 
-    with pytest.raises(RuntimeError, match="illegal memory access"):
+    with pytest.raises(type(error)):
         work(job_at(tmp_path), build)
     assert work.desk.error is None
     work(job_at(tmp_path))
