@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from tpo_core.storage import uri as uris
 from tpo_core.train.phase import PhaseJob, run_rank
 
 DEADLINE_S = 240.0
+STACKS_AFTER_S = 200.0  # a rank that hangs tells where, before it is given up
 PROCESSES = multiprocessing.get_context("forkserver")  # torch and DeepSpeed are imported once and not by each of them
 PROCESSES.set_forkserver_preload(["tests.integration.preloaded"])
 
@@ -115,6 +117,7 @@ def arm(kill: Kill) -> None:
 def run_here(setting: Setting, rank: int, rendezvous: str, kill: Kill | None) -> None:
     os.environ.update({"GLOO_SOCKET_IFNAME": "lo", **setting.env})
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(STACKS_AFTER_S)
     if kill is not None and kill.function and kill.rank == rank:
         arm(kill)
     if setting.world > 1:
