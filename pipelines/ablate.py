@@ -31,7 +31,7 @@ from pipelines.ablation_table import MARKER, Result, Setting, table, write_resul
 from pipelines.chain import build_chain
 from pipelines.checks import check_groups, check_phases, check_roots
 from pipelines.cluster import connect
-from pipelines.usage import OVERRIDES, RECIPE, STATUSES
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import Recipe
 from tpo_core.errors import TpoError
@@ -254,11 +254,6 @@ def show_plan(
         echo(f"{run.name:<20}  {', '.join(told)}")
     to_go = progress.before(progress.to_run[0]) if progress.to_run else "nothing"
     echo(f"\n{len(progress.to_run)} steps to run: {to_go}")
-
-
-def echo(line: str) -> None:
-    """Progress goes out at once: a job's log is read while it runs."""
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from rich.console import Console
 from pipelines.cluster import connect, on_cluster
 from pipelines.report import metrics_table, page_of
 from pipelines.suites import Asked, check_data, entry_lines, find_model, results_table, run_suite
-from pipelines.usage import OVERRIDES, RECIPE, STATUSES
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import Recipe
 from tpo_core.errors import TpoError
@@ -128,11 +128,6 @@ def measure_suite(args: argparse.Namespace, recipe: Recipe) -> int:
         results = run_suite(asked, echo)
     Console(width=120, highlight=False).print(results_table(asked.suite, results))
     return 0
-
-
-def echo(line: str) -> None:
-    """Progress goes out at once: a job's log is read while it runs."""
-    print(line, flush=True)
 
 
 if __name__ == "__main__":
