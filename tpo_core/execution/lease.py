@@ -2,8 +2,10 @@
 
 A lease is a small file beside the output: who holds it, and when it last gave a sign of life (every 10 s). One that
 was silent for 60 s, or whose process on this host is gone, is taken over. Clocks of two hosts may differ by some 40 s.
+A process that finds at its next sign of life that another took over ends its work there: two would do it otherwise.
 """
 
+import _thread
 import json
 import os
 import socket
@@ -29,6 +31,7 @@ class Lease:
         self._clock = clock
         self._token = uuid.uuid4().hex
         self._released = threading.Event()
+        self._lost = False
         self._thread = threading.Thread(target=self._beat_until_released, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
@@ -41,9 +44,14 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the lease back. Trouble with that is told and not raised: it must not hide what the work raised, and a
-        lease that stays is taken over once it is stale."""
+        lease that stays is taken over once it is stale. Raises TpoError for work that ended because it was lost."""
         self._released.set()
         self._thread.join()
+        if self._lost and kind is KeyboardInterrupt:
+            raise TpoError(
+                f"{self._name()}: its lease is another process's or was deleted: this one was silent for more than"
+                f" {STALE_S:.0f} s; look whether another one makes it before you start again"
+            )
         try:
             if self.held():
                 uris.delete(self._uri)
@@ -56,10 +64,16 @@ class Lease:
         holder = self._holder()
         return holder is not None and holder["token"] == self._token
 
-    def beat(self) -> None:
-        """Give a sign of life, unless another process has taken over."""
-        if self.held():
-            uris.write_bytes(self._uri, self._content())
+    def beat(self) -> bool:
+        """Give a sign of life; False when another process has taken over."""
+        if not self.held():
+            return False
+        uris.write_bytes(self._uri, self._content())
+        return True
+
+    def _name(self) -> str:
+        """What the lease is of."""
+        return self._uri.removesuffix(".lease")
 
     def _claim(self) -> bool:
         return uris.write_new(self._uri, self._content())
@@ -72,7 +86,7 @@ class Lease:
             gone = _gone(holder)
             if not gone and silent_s < STALE_S:
                 raise TpoError(
-                    f"{self._uri.removesuffix('.lease')} is being made by {who} (alive {max(silent_s, 0):.0f} s ago): "
+                    f"{self._name()} is being made by {who} (alive {max(silent_s, 0):.0f} s ago): "
                     "wait for it or stop it"
                 )
             why = "which is gone" if gone else f"silent for {silent_s:.0f} s"
@@ -81,7 +95,7 @@ class Lease:
                 return
         elif self._claim():
             return
-        raise TpoError(f"{self._uri.removesuffix('.lease')} has just been taken by another process: wait for it")
+        raise TpoError(f"{self._name()} has just been taken by another process: wait for it")
 
     def _replace(self, holder: dict) -> bool:
         """Put ourselves in the place of `holder`; False if it has given a sign of life, or another process was faster.
@@ -132,7 +146,10 @@ class Lease:
     def _beat_until_released(self) -> None:
         while not self._released.wait(BEAT_S):
             try:
-                self.beat()
+                if not self.beat():
+                    self._lost = True
+                    _thread.interrupt_main()
+                    return
             except Exception as error:  # a beat may be missed: the commit checks that the lease is still held
                 self._echo(f"lease: no sign of life could be written: {in_one_line(error)}")
 

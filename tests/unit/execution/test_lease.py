@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -91,6 +92,24 @@ def test_who_lost_the_lease_neither_beats_nor_deletes(take, tmp_path):
         assert not lease.held()
         lease.beat()
     assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
+
+
+def test_who_lost_the_lease_ends_its_work_and_says_why(take, tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "BEAT_S", 0.01)
+
+    def work():
+        with take():
+            held_by(tmp_path, host="elsewhere", pid=7)
+            assert threading.Event().wait(60), "the work went on"
+
+    with pytest.raises(TpoError, match=r"x: its lease is another process's or was deleted"):
+        work()
+    assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
+
+
+def test_ctrl_c_stays_ctrl_c(take):
+    with pytest.raises(KeyboardInterrupt), take():
+        raise KeyboardInterrupt
 
 
 def test_of_two_that_take_over_at_once_one_is_refused(take, tmp_path, monkeypatch):
