@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ import ray.train.torch
 import torch
 
 from tpo_core.config.schema import PhaseConfig, Recipe
-from tpo_core.errors import RunFailedError, StorageTroubleError, TpoError
+from tpo_core.errors import RunFailedError, StorageTroubleError, TpoError, in_one_line
 from tpo_core.storage.local import disk_full_told
 from tpo_core.storage.uri import delete
 from tpo_core.train.build import build_phase
@@ -341,10 +341,20 @@ def train_rank(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builde
 
 
 def told(job: PhaseJob, rank: int, desk: Desk) -> AbstractContextManager[object]:
-    """The driver is told what rank 0 writes to notes and history."""
+    """The driver is told what rank 0 writes to notes and history, and why another rank fails: rank 0 sees no more of
+    that than a closed connection."""
     if rank:
-        return nullcontext()
+        return told_failure(job, rank, desk)
     return Follower({job.notes: f"{job.name}  {{}}".format, job.history: row_line(job.name)}, desk.tell)
+
+
+@contextmanager
+def told_failure(job: PhaseJob, rank: int, desk: Desk) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        desk.tell(f"{job.name}  rank {rank} failed: {in_one_line(error)}")
+        raise
 
 
 def room_for(job: PhaseJob, echo: Callable[[str], None]) -> Room:

@@ -108,6 +108,16 @@ def test_an_error_that_may_pass_is_tried_again(tmp_path, work, error):
     assert work.finished is True
 
 
+def test_why_another_rank_than_the_first_fails_is_told(tmp_path, work, monkeypatch):
+    def build(job, strategy):
+        raise RuntimeError("CUDA error:\nout of memory")
+
+    monkeypatch.setattr(ray_trainer.ray.train.get_context(), "get_world_rank", lambda: 3)
+    with pytest.raises(RuntimeError):
+        work(job_at(tmp_path), build)
+    assert work.desk.lines == ["vision_task.all  rank 3 failed: RuntimeError: CUDA error: out of memory"]
+
+
 def test_a_worker_tells_what_it_notes_and_what_hung_before_it(tmp_path, work):
     job = job_at(tmp_path)
     job.stacks.mkdir()
