@@ -88,7 +88,7 @@ class Setting:
         return MlflowTracker(self.mlflow, "bench", "bench") if self.mlflow else NoSink()
 
     def clock(self) -> Path:
-        """Where rank 0 notes when each step began."""
+        """Where rank 0 notes when each step began, and what of the CPU its process had taken by then."""
         return self.folder / "clock.jsonl"
 
 
@@ -111,7 +111,7 @@ class FixedBatches:
         if self.first:
             flag = self.setting.folder / "killed"
             with self.setting.clock().open("a") as file:
-                file.write(json.dumps({"step": step, "time": time.time()}) + "\n")
+                file.write(json.dumps({"step": step, "time": time.time(), "cpu": time.process_time()}) + "\n")
             if step == self.setting.kill_at and not flag.exists():
                 flag.write_text(str(time.time()))
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.train_job import Setting
 from tpo_core.models.tpo import TpoModel
@@ -22,28 +23,31 @@ SAVES = 4
 WARM_STEPS = 8  # the first steps allocate, and threads start
 
 
-def step_times_s(setting: Setting) -> list[tuple[int, float]]:
-    """(step, time at which it began) as rank 0 noted them."""
+Clock = Literal["time", "cpu"]
+
+
+def step_starts_s(setting: Setting, clock: Clock) -> list[tuple[int, float]]:
+    """(step, when it began) as rank 0 noted them: the time, or the CPU seconds that its process had taken by then."""
     rows = [json.loads(line) for line in setting.clock().read_text().splitlines()]
-    return [(row["step"], row["time"]) for row in rows]
+    return [(row["step"], row[clock]) for row in rows]
 
 
-def step_s(setting: Setting) -> float:
-    """Mean seconds from one step to the next, all that happens in between included, once the run is warm."""
-    began = dict(step_times_s(setting))
+def mean_step_s(setting: Setting, clock: Clock) -> float:
+    """Mean from one step to the next, all that happens in between included, once the run is warm."""
+    began = dict(step_starts_s(setting, clock))
     return (began[setting.steps - 1] - began[WARM_STEPS]) / (setting.steps - 1 - WARM_STEPS)
 
 
-def steady_s(setting: Setting) -> float:
-    """Median seconds from one step to the next once the run is warm: what other processes do now and then is out."""
-    began = [time_s for step, time_s in step_times_s(setting) if step >= WARM_STEPS]
+def median_step_s(setting: Setting, clock: Clock) -> float:
+    """Median from one step to the next once the run is warm: what other processes do now and then is out."""
+    began = [start_s for step, start_s in step_starts_s(setting, clock) if step >= WARM_STEPS]
     return statistics.median(after - before for before, after in pairwise(began))
 
 
 def restart_s(setting: Setting) -> float:
     """Seconds from the kill to the first step of the attempt after it."""
     killed_at = float((setting.folder / "killed").read_text())
-    return min(time for _, time in step_times_s(setting) if time > killed_at) - killed_at
+    return min(start_s for _, start_s in step_starts_s(setting, "time") if start_s > killed_at) - killed_at
 
 
 def peaks_mib(setting: Setting) -> list[float]:
