@@ -18,6 +18,7 @@ from tpo_core.config.names import require_known
 from tpo_core.config.stage import GROUPS as GROUPS
 from tpo_core.config.stage import STAGES, StageConfig, fill_stage_defaults
 from tpo_core.config.stage import PhaseConfig as PhaseConfig
+from tpo_core.config.sweep import SweepConfig
 
 PARTS = ("train", "val", "test", "unseen")
 MEASURED_TASKS = ("region", "moment", "mask", "track", "qa", "caption")
@@ -281,6 +282,7 @@ class Recipe(Config):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="evaluation")
     tracking: TrackingConfig = execution(default_factory=TrackingConfig, description="tracking")
     promotion: PromotionConfig = Field(default_factory=PromotionConfig, description="promotion")
+    sweep: SweepConfig | None = execution(None, description="search for the loss weights of a stage; null is none")
 
     @model_validator(mode="before")
     @classmethod
@@ -314,6 +316,7 @@ class Recipe(Config):
                 for kind, size in phase.sizes.items():
                     self._require_fit(f"stages.{name}.phases.{phase.name}.micro_batch_size {size} (of {kind})", size)
         self._require_traced_steps()
+        self._require_sweep_fits()
         losses = [f"loss/{name}" for stage in self.stages.values() for name in stage.loss_weights]
         kinds = [f"kind/{kind}" for stage in self.stages.values() for phase in stage.phases for kind in phase.mixture]
         require_known("train.best_metric", [self.train.best_metric], dict.fromkeys(["total", *losses, *kinds]))
@@ -325,6 +328,13 @@ class Recipe(Config):
         longest = max((each for each in steps if each is not None), default=0)
         if traced is not None and None not in steps and traced[0] > longest:
             raise ValueError(f"train.profile_steps begins at {traced[0]} but the longest phase has {longest} steps")
+
+    def _require_sweep_fits(self) -> None:
+        if self.sweep is not None:
+            asked = [name.partition("/")[0] for name in (*self.sweep.metrics, self.sweep.qa_metric)]
+            for task in (*asked, *self.sweep.limit_by_task):
+                require_known("task of sweep", [task], MEASURED_TASKS)
+            self.sweep.require_fit(self.stages)
 
     def _require_fit(self, what: str, size: int) -> None:
         """A fixed number of workers shares a micro-batch evenly; of a varying one, each gets a sample at least."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tpo_core.config.augment import AugmentConfig
-from tpo_core.config.base import Config, Fraction, drop_nulls
+from tpo_core.config.base import Config, Fraction, drop_nulls, late
 from tpo_core.config.model import HEADS
 from tpo_core.config.names import require_known
 
@@ -119,6 +119,15 @@ class StageConfig(Config):
         description=f"weight of each loss, of {', '.join(LOSS_WEIGHTS)}; unnamed ones weigh 1.0, kl 0. kl, not in the "
         "paper, holds answers of plain conversation to those that the model gives without adapters. The published 0.05 "
         "of temporal belongs to the CG-DETR head, whose terms sum to some 20 times those of the span head",
+    )
+    balance: Literal["fixed", "uncertainty", "gradnorm"] = late(
+        default="fixed",
+        description="fixed: loss_weights stay as they are; uncertainty (arXiv 1705.07115), gradnorm (arXiv 1711.02257):"
+        " each is multiplied by a factor that training finds",
+    )
+    balance_lr: float = late(default=0.025, gt=0, description="rate at which balance moves its factors, each step")
+    balance_alpha: float = late(
+        default=1.5, ge=0, description="gradnorm: how strongly losses that fall slowly are pulled, 0 not at all"
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="bf16", description="arithmetic of the backbone; heads stay in fp32"
