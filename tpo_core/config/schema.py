@@ -317,6 +317,7 @@ class Recipe(Config):
                     self._require_fit(f"stages.{name}.phases.{phase.name}.micro_batch_size {size} (of {kind})", size)
         self._require_traced_steps()
         self._require_sweep_fits()
+        self._require_gradients_in_one_piece()
         losses = [f"loss/{name}" for stage in self.stages.values() for name in stage.loss_weights]
         kinds = [f"kind/{kind}" for stage in self.stages.values() for phase in stage.phases for kind in phase.mixture]
         require_known("train.best_metric", [self.train.best_metric], dict.fromkeys(["total", *losses, *kinds]))
@@ -328,6 +329,19 @@ class Recipe(Config):
         longest = max((each for each in steps if each is not None), default=0)
         if traced is not None and None not in steps and traced[0] > longest:
             raise ValueError(f"train.profile_steps begins at {traced[0]} but the longest phase has {longest} steps")
+
+    def _require_gradients_in_one_piece(self) -> None:
+        """The norms of gradnorm are those of single losses, taken while the graph of the forward is there."""
+        asked = {stage.balance for stage in self.stages.values()} | set(self.sweep.baselines if self.sweep else [])
+        if "gradnorm" not in asked:
+            return
+        if self.train.strategy != "ddp":
+            raise ValueError(f"balance gradnorm needs train.strategy ddp, not {self.train.strategy}: change either")
+        if self.model.activation_checkpointing:
+            raise ValueError("balance gradnorm needs what model.activation_checkpointing drops: set one of them off")
+        for name, stage in self.stages.items():
+            if stage.balance == "gradnorm" and "lora" not in stage.lr:
+                raise ValueError(f"stages.{name}.balance gradnorm looks at the adapters: set lr.lora")
 
     def _require_sweep_fits(self) -> None:
         if self.sweep is not None:

@@ -1,5 +1,6 @@
 """What one phase of training is asked to do, and where it leaves what."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ class PhaseJob:
     shards_uri, init_uri: absolute. init_uri is the base model, or the `model` folder of the phase before.
     output: folder shared by all workers and the driver, unless there is an exchange: a remote URI through which they
     get what the others wrote (exchange.py), for machines that share no disk. run_id: tells this run from others of the
-    same phase, the fingerprint of the step in a chain.
+    same phase, the fingerprint of the step in a chain. until_step: end after so many updates of the phase, whose rates
+    stay those of the whole; None is the end.
     """
 
     recipe: Recipe
@@ -33,6 +35,7 @@ class PhaseJob:
     output: Path
     run_id: str = "run"
     exchange: str | None = None
+    until_step: int | None = None
 
     @property
     def name(self) -> str:
@@ -87,3 +90,8 @@ class PhaseJob:
     def summary(self) -> Path:
         """The result of the phase; written last, so that its presence says that the phase is finished."""
         return self.output / "phase.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the phase came to where it is to end: a summary may also be of an earlier end."""
+        return self.summary.exists() and json.loads(self.summary.read_text()).get("until_step") == self.until_step

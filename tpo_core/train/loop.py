@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from tpo_core.errors import RunFailedError
+from tpo_core.train.balance import FIXED, Balance
 from tpo_core.train.meter import memory_bytes
 from tpo_core.train.optim import set_learning_rates
 from tpo_core.train.rows import Progress, Row, Window, make_row
@@ -52,7 +53,7 @@ class LoopConfig:
     max_skipped: steps in a row whose update may be skipped because loss or gradient norm was not finite; one more
     raises DivergedError. counts: of a micro-batch of a rank, how many targets each loss sums over. flops: what the
     model computes for it, forward and backward. peak_flops: what a device does at best in a second; None where that is
-    not known.
+    not known. balance: what multiplies the loss weights.
     """
 
     steps: int
@@ -66,6 +67,7 @@ class LoopConfig:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     flops: Callable[[Any], float] = uncounted
     peak_flops: float | None = None
+    balance: Balance = FIXED
 
 
 def train(
@@ -105,16 +107,22 @@ def run_step(
     micros = list(batches.step(progress.step))
     wait_s = time.perf_counter() - started
     assert len(micros) == config.accumulation, f"{len(micros)} micro-batches where {config.accumulation} make a step"
-    shares = Shares.of(micros, config.loss_weights, strategy, counts=config.counts, flops=config.flops)
+    factors = config.balance.factors(progress.balance)
+    weights = {name: weight * factors.get(name, 1.0) for name, weight in config.loss_weights.items()}
+    shares = Shares.of(micros, weights, strategy, counts=config.counts, flops=config.flops)
     reports = accumulate(module, micros, shares, config, strategy)
     norm = strategy.gradient_norm()
     values = shares.values(strategy)
     if all(math.isfinite(value) for value in (norm, *values.values())):
         strategy.update(norm, config.clip_norm)
         progress.skipped_in_row = 0
-        progress.window.add([*values.items(), *reports, ("grad_norm", norm)])
+        told = [(f"weight/{name}", weights[name]) for name in factors]
+        progress.window.add([*values.items(), *reports, *told, ("grad_norm", norm)])
+        losses = {name.removeprefix("loss/"): value for name, value in values.items() if name.startswith("loss/")}
+        config.balance.update(progress.balance, losses, strategy.world)
     else:
         strategy.drop_gradients()
+        config.balance.forget()
         skip_update(progress, config, [*values.items(), ("grad_norm", norm)])
     seconds = time.perf_counter() - started
     progress.finish_step(kinds=shares.samples, tokens=shares.tokens, flops=shares.flops, seconds=seconds, wait_s=wait_s)
@@ -128,6 +136,7 @@ def accumulate(
     for place, micro in enumerate(micros):
         with config.autocast():
             losses, report = module(micro.to(strategy.device))
+            config.balance.watch(shares, micro.kind, losses)
             share = shares.add(micro.kind, losses)
         strategy.backward(share, last=place == len(micros) - 1)
         reports += [(f"report/{name}", value) for name, value in report.items()]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from tpo_core.config.schema import TrainConfig
+from tpo_core.train.balance import Balance, make_balance
 from tpo_core.train.checkpoints.checkpointer import Checkpointer
 from tpo_core.train.checkpoints.retention import Retention
 from tpo_core.train.job import PhaseJob
@@ -145,7 +146,8 @@ class Rank:
         with self.outside.timed():
             self.module = strategy.prepare(model, lambda: build_optimizer(model.groups(), stage))
         self.plan = plan_phase(stage, job.phase, counts=self.batches.counts, world=strategy.world)
-        self.config = loop_config(job, self.plan, strategy.device, model.counts, flops)
+        balance = make_balance(stage, model.groups())
+        self.config = loop_config(job, self.plan, strategy.device, model.counts, flops, balance)
         self.checkpointer = self.make_checkpointer()
         self.progress, lines = self.checkpointer.resume()
         self.recorder.resume(self.progress)
@@ -196,7 +198,7 @@ class Rank:
         self.outside.alive()
         self.profile.at(progress.step)
         [asked] = self.strategy.total([float(self.outside.stops())])  # signals reach ranks at different steps, or some
-        if asked or progress.step == self.plan.steps or checkpoint_due(progress.step, self.job.recipe.train):
+        if asked or progress.step == self.config.steps or checkpoint_due(progress.step, self.job.recipe.train):
             with self.outside.untimed():
                 self.checkpointer.wait()
             self.checkpointer.save(progress)
@@ -210,7 +212,7 @@ class Rank:
         losses = self.checkpointer.losses
         if not losses:
             raise DivergedError(
-                f"none of the {self.plan.steps} steps had a finite loss: lower the learning rates of the stage or use"
+                f"none of the {self.config.steps} steps had a finite loss: lower the learning rates of the stage or use"
                 " precision=fp32"
             )
         with self.outside.timed():
@@ -229,7 +231,7 @@ class Rank:
             return None
         rates = {group["group"]: group["lr"] for group in self.strategy.optimizer.param_groups}
         memory = memory_bytes(self.strategy.device)
-        return make_row(self.progress, rates, steps=self.plan.steps, memory_bytes=memory, peak_flops=None)
+        return make_row(self.progress, rates, steps=self.config.steps, memory_bytes=memory, peak_flops=None)
 
 
 def loop_config(
@@ -238,11 +240,12 @@ def loop_config(
     device: torch.device,
     counts: Callable[[Any], Mapping[str, int]],
     flops: Callable[[Any], float],
+    balance: Balance,
 ) -> LoopConfig:
     """What the loop has to know of the recipe."""
     stage, train_config = job.stage, job.recipe.train
     return LoopConfig(
-        steps=plan.steps,
+        steps=plan.steps if job.until_step is None else min(job.until_step, plan.steps),
         accumulation=plan.accumulation,
         loss_weights=stage.loss_weights,
         clip_norm=stage.grad_clip_norm,
@@ -253,6 +256,7 @@ def loop_config(
         counts=counts,
         flops=flops,
         peak_flops=peak_flops(device, stage.precision, train_config.peak_tflops),
+        balance=balance,
     )
 
 

@@ -68,6 +68,7 @@ def run_phase(
     resume: bool,
     run_id: str = "run",
     exchange: str | None = None,
+    until_step: int | None = None,
     echo: Callable[[str], None] = print,
     build: Builder = build_phase,
 ) -> dict[str, Any]:
@@ -82,6 +83,8 @@ def run_phase(
     open_tracker: called in the worker of rank 0, gives what takes the metrics of each logged row; must be picklable.
     resume: continue from the newest valid checkpoint under `output`, after a kill of any part of the run; False wipes
     what an earlier attempt left there. run_id: as of PhaseJob. echo: takes each line meant for a person.
+    until_step: end after so many updates, with model and summary of that point; the checkpoint stays, and a call with a
+    later end goes on there.
 
     Returns {steps, samples, seconds, skipped, final: {loss name: mean over the last logged window}}.
     Raises TpoError for what the user can mend and DivergedError, both without trying again, and
@@ -97,6 +100,7 @@ def run_phase(
         output=output.resolve(),
         run_id=run_id,
         exchange=exchange,
+        until_step=until_step,
     )
     if not resume:
         for left in (job.summary, job.history, job.notes):
@@ -106,14 +110,15 @@ def run_phase(
         for uri in filter(None, (job.checkpoints, job.exchange)):
             delete(uri)
     job.output.mkdir(parents=True, exist_ok=True)
-    if not job.summary.exists():
+    if not job.finished:
         if job.exchange is None or not is_delivered(job.exchange):
             run(job, open_tracker or NoSink, build, echo)
         if job.exchange is not None:
             collect(job.exchange, job.output, last=job.summary.name)
     shutil.rmtree(job.output / "ray", ignore_errors=True)
     clear(job.output / "stacks")
-    drop_ephemeral(job.checkpoints, Retention.of(recipe.train))
+    if until_step is None:
+        drop_ephemeral(job.checkpoints, Retention.of(recipe.train))
     return json.loads(job.summary.read_text())
 
 

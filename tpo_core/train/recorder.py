@@ -70,7 +70,8 @@ class Recorder:
     def finish(
         self, model: Savable, weights: Mapping[str, Tensor], progress: Progress, losses: Mapping[str, float]
     ) -> None:
-        """Write the model, then the summary: {steps, samples, seconds, skipped, final: losses}.
+        """Write the model, then the summary: {steps, samples, seconds, skipped, final: losses}, and until_step where
+        that is not the end of the phase.
 
         An attempt that finished, and of which another rank died before it could say so, has left both: the summary goes
         first, because with it the phase counts as finished.
@@ -84,6 +85,8 @@ class Recorder:
         aside.rename(self.job.model)
         counts = {"samples": progress.samples, "seconds": progress.seconds, "skipped": progress.skipped}
         summary = {"steps": progress.step, **counts, "final": dict(losses)}
+        if self.job.until_step is not None:
+            summary["until_step"] = self.job.until_step
         local.write_bytes(str(self.job.summary), json.dumps(summary, indent=1).encode())
         self.close(FINISHED)
 

@@ -39,6 +39,7 @@ class Progress:
 
     step: updates done, and the index of the next one: all that the order of samples and the randomness depend on.
     skipped, skipped_in_row: updates left out because something was not finite. seconds: spent in steps, all attempts.
+    balance: what balances the losses (balance.py).
     """
 
     step: int = 0
@@ -48,6 +49,7 @@ class Progress:
     skipped_in_row: int = 0
     seconds: float = 0.0
     window: Window = field(default_factory=Window)
+    balance: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def updates(self) -> int:
@@ -83,12 +85,13 @@ def make_row(
     """One flat row about the steps since the last row.
 
     Keys: step (updates done), steps (of the phase), total, loss/<name>, kind/<kind> (total on samples of that kind),
-    report/<name> (of rank 0), grad_norm (before clipping), lr/<group>, samples/<kind> (since the last row, all ranks),
-    samples_per_s, tokens_per_s (read by the language model, all ranks), tflops_per_s (of the model, all ranks; absent
-    where they are not counted), mfu (their fraction of peak_flops, 0 to 1; absent where that is not known), data_wait
-    (fraction of the time, 0 to 1), data_wait_s, memory_bytes (meter.memory_bytes, the highest of all ranks), eta_s,
-    seconds (all attempts), samples, tokens, skipped. Losses are means over the steps whose update was made; of a kind
-    that did not come up there is none. peak_flops: per second, of all devices together.
+    report/<name> (of rank 0), weight/<loss> (where a balance finds it), grad_norm (before clipping), lr/<group>,
+    samples/<kind> (since the last row, all ranks), samples_per_s, tokens_per_s (read by the language model, all ranks),
+    tflops_per_s (of the model, all ranks; absent where they are not counted), mfu (their fraction of peak_flops, 0 to
+    1; absent where that is not known), data_wait (fraction of the time, 0 to 1), data_wait_s, memory_bytes
+    (meter.memory_bytes, the highest of all ranks), eta_s, seconds (all attempts), samples, tokens, skipped. Losses are
+    means over the steps whose update was made; of a kind that did not come up there is none. peak_flops: per second, of
+    all devices together.
     """
     window = progress.window
     flops_per_s = window.flops / window.seconds

@@ -87,6 +87,15 @@ class Shares:
             self.sums[kind, name] = value.detach() if known is None else known + value.detach()
         return torch.stack(terms).sum()
 
+    def parts(self, kind: str, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a micro-batch adds to each loss on this rank, unweighted."""
+        found: dict[str, Tensor] = {}
+        for name, value in losses.items():
+            part = self.fractions[kind] / max(1, self.counts[kind, name]) * value
+            loss = loss_of(name)
+            found[loss] = found[loss] + part if loss in found else part
+        return found
+
     def values(self, strategy: Strategy) -> dict[str, float]:
         """total, kind/<kind> and loss/<name> over all ranks; the last is the mean over the targets of all kinds, summed
         over the terms of a loss."""
