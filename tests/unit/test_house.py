@@ -15,7 +15,7 @@ LEVELS = [
     {"config", "storage", "errors"},
     {"heads", "models", "data", "metrics"},
     {"evaluation", "train", "tune", "tracking", "execution"},
-    {"inference"},
+    {"inference", "plan"},
     {"pipelines"},
 ]
 MAY_ALSO = {("models", "heads"), ("models", "data"), ("config", "errors"), ("storage", "errors")}
