@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.queue import Queue
 
+from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import Recipe, TrainConfig
 from tpo_core.errors import TpoError
 from tpo_core.execution.messages import one_line
@@ -59,6 +61,8 @@ def connect(recipe: Recipe) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:  # what Ray raises for an address, by how it is wrong
         if not joined:
             raise
+        if str(error).startswith("Version mismatch"):
+            raise TpoError(other_versions(str(error))) from error
         raise TpoError(
             f"no Ray at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({one_line(error)}): unset it to run on this machine,"
             " or set it to HOST:PORT of a Ray head that runs (6379 unless it was given another port)"
@@ -67,6 +71,20 @@ def connect(recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def other_versions(text: str) -> str:
+    """What Ray says in six lines of a cluster that runs another Ray or Python, in one."""
+    found = re.findall(r"Ray: (\S+)\s+Python: (\S+)", text)
+    there, here = (f"Ray {ray_version} on Python {python}" for ray_version, python in found)
+    return (
+        f"the cluster runs {there}, this process {here}: give both the same image, or install requirements.txt on both"
+    )
+
+
+def decoders(recipe: Recipe) -> dict[str, Any]:
+    """Which nodes decode, and how many workers, as arguments of preprocess."""
+    return {"cpus": recipe.nodes.decode_workers, "group": recipe.nodes.preprocess}
 
 
 @contextmanager
@@ -85,20 +103,29 @@ def knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S).close()
 
 
-def on_cluster(jobs: Sequence[Callable[..., Any]], config: TrainConfig, echo: Callable[[str], None]) -> list[Any]:
-    """Runs jobs as Ray tasks side by side, each with the GPUs of a training worker and one CPU; results in order.
+def on_cluster(
+    jobs: Sequence[Callable[..., Any]],
+    config: TrainConfig,
+    echo: Callable[[str], None],
+    *,
+    group: str | None = None,
+) -> list[Any]:
+    """Runs jobs as Ray tasks side by side, each with the GPUs of a training worker and one CPU, on nodes of a group
+    (None: any); results in order.
 
     A job is called with `threads` and `echo`; what it echoes is shown while it runs. Raises TpoError when a job does,
     and when the cluster has no node that is large enough for one.
     """
     lines = Queue(actor_options={"num_cpus": 0})
 
-    @ray.remote(num_cpus=1, num_gpus=config.gpus_per_worker, max_retries=config.max_failures)
+    own = group_resources(group)
+
+    @ray.remote(num_cpus=1, num_gpus=config.gpus_per_worker, resources=own, max_retries=config.max_failures)
     def run(job: Callable[..., Any], lines: Queue) -> Any:
         return job(threads=1, echo=lines.put)
 
     pending = [run.remote(job, lines) for job in jobs]
-    each = {"CPU": 1.0, "GPU": config.gpus_per_worker} if config.gpus_per_worker else {"CPU": 1.0}
+    each = ({"CPU": 1.0, "GPU": config.gpus_per_worker} if config.gpus_per_worker else {"CPU": 1.0}) | own
     Room(1, each, "an evaluation", "ask for less (train.gpus_per_worker) or add a node that has it", echo).wait()
     waiting = list(pending)
     try:

@@ -92,7 +92,7 @@ def measure_parts(args: argparse.Namespace, recipe: Recipe) -> int:
     shards = str(Path(args.shards).resolve()) if Path(args.shards).exists() else args.shards
     jobs = [partial(evaluate_part, recipe, model, shards, part, output) for part in recipe.evaluation.parts]
     with connect(recipe), disk_full_told(output):
-        results = on_cluster(jobs, recipe.train, print)
+        results = on_cluster(jobs, recipe.train, print, group=recipe.nodes.evaluate)
     measured = {name: value for result in results for name, value in result["metrics"].items()}
     constant = {name: value for result in results for name, value in result["baseline"].items()}
     Console(width=120, highlight=False).print(metrics_table(measured, {}, constant))

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.cluster import on_cluster
+from pipelines.cluster import decoders, on_cluster
 from pipelines.report import track
 from tpo_core.config.schema import DataConfig, FramesConfig, Recipe, SourceConfig
 from tpo_core.data.media_store import MediaStore
@@ -131,13 +131,14 @@ def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:
     step = step_of(entry, asked)
     place, data = join(asked.output, entry.name), data_of(entry, asked.recipe, asked.data_root, step)
     store, name = join(asked.output, MEDIA), SHARDS if step == 1 else f"{SHARDS}-each-{step}"
+    where = decoders(asked.recipe)
     if is_local(asked.output):
         folder = local.to_path(join(place, name))
-        preprocess(data, asked.data_root, folder, echo=echo, store=MediaStore(store, f"../../{MEDIA}"))
+        preprocess(data, asked.data_root, folder, echo=echo, store=MediaStore(store, f"../../{MEDIA}"), **where)
         return str(folder)
     staging = scratch_dir() / SHARDS / hashlib.sha256(place.encode()).hexdigest()[:16]
     shutil.rmtree(staging, ignore_errors=True)
-    preprocess(data, asked.data_root, staging, echo=echo, store=MediaStore(store, store))
+    preprocess(data, asked.data_root, staging, echo=echo, store=MediaStore(store, store), **where)
     shared = join(place, f"{name}-{ShardSet.open(staging).digest[:16]}")
     if not is_committed(shared):
         commit(staging, shared)
@@ -146,12 +147,12 @@ def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:
 
 def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[str, Any]]:
     """Asks and scores every entry, writes the report, returns the results. Needs a Ray that is initialised."""
-    train, evaluation = asked.recipe.train, asked.recipe.evaluation
+    train, evaluation, group = asked.recipe.train, asked.recipe.evaluation, asked.recipe.nodes.evaluate
     settings = Settings(evaluation.batch_size, evaluation.max_new_tokens, asked.limit)
     if pool is None:
-        pool = RayPool(evaluation.workers, CPUS_PER_ACTOR, train.gpus_per_worker)
+        pool = RayPool(evaluation.workers, CPUS_PER_ACTOR, train.gpus_per_worker, group)
         # A job that does nothing in the room of an actor: one that no node has room for would wait without a word.
-        on_cluster([lambda threads, echo: None], train, echo)
+        on_cluster([lambda threads, echo: None], train, echo, group=group)
     spec = ModelSpec(asked.recipe, asked.model)
     control: Spec | None = None if asked.sam2 is None else Sam2Spec(asked.sam2)
     for each in (spec, control):

@@ -15,6 +15,7 @@ from tpo_core.config.base import identity as identity
 from tpo_core.config.model import LoraConfig as LoraConfig
 from tpo_core.config.model import ModelConfig
 from tpo_core.config.names import require_known
+from tpo_core.config.nodes import NodesConfig
 from tpo_core.config.stage import GROUPS as GROUPS
 from tpo_core.config.stage import STAGES, StageConfig, fill_stage_defaults
 from tpo_core.config.stage import PhaseConfig as PhaseConfig
@@ -282,6 +283,7 @@ class Recipe(Config):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="evaluation")
     tracking: TrackingConfig = execution(default_factory=TrackingConfig, description="tracking")
     promotion: PromotionConfig = Field(default_factory=PromotionConfig, description="promotion")
+    nodes: NodesConfig = execution(default_factory=NodesConfig, description="groups of nodes that work asks for")
     sweep: SweepConfig | None = execution(None, description="search for the loss weights of a stage; null is none")
 
     @model_validator(mode="before")

@@ -22,6 +22,7 @@ import ray
 import ray.data
 from ray.util.metrics import Gauge
 
+from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import DataConfig
 from tpo_core.data.features import load_encoder
 from tpo_core.data.frame_reader import FrameReader
@@ -53,6 +54,8 @@ GAUGES = {
     "bytes": "bytes of stored frames",
     "samples_rejected": "samples rejected on reading",
     "media_failed": "media that could not be decoded",
+    "samples_read": "samples read, rejected ones among them",
+    "reject_budget": "fraction of samples that may be rejected",
 }
 
 
@@ -111,18 +114,20 @@ def quiet_ray_data() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(total: int, rejected: int, echo: Callable[[str], None]) -> Iterator[Any]:
+def _progress(total: int, log: RejectLog, echo: Callable[[str], None]) -> Iterator[Any]:
     """A counter for the workers, and a thread that tells how far they are every `PROGRESS_EVERY_S`: a line, and the
     same numbers as gauges on Ray's Prometheus endpoint (`ray_tpo_preprocess_media_done` and so on)."""
     counter: Any = _Progress.remote()  # type: ignore[attr-defined]
     gauges = {name: Gauge(f"tpo_preprocess_{name}", description=text) for name, text in GAUGES.items()}
     stopped, before, then = threading.Event(), 0, time.monotonic()
+    rejected = len(log.rows)
 
     def look() -> None:
         nonlocal before, then
         (done, failed, size_bytes), now = ray.get(counter.read.remote()), time.monotonic()
         rate = (done - before) / (now - then)
-        for gauge, value in zip(gauges.values(), (done, total, rate, size_bytes, rejected, failed), strict=True):
+        values = (done, total, rate, size_bytes, rejected, failed, log.read, log.budget)
+        for gauge, value in zip(gauges.values(), values, strict=True):
             gauge.set(value)
         echo(progress_line(done, total, rate, size_bytes, rejected, failed))
         before, then = done, now
@@ -153,19 +158,32 @@ def progress_line(done: int, total: int, per_s: float, size_bytes: int, rejected
     )
 
 
+def _cpus(group: str | None) -> float:
+    """CPUs of the nodes of a group that are there now; None is all nodes."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(node.get("CPU", 0.0) for node in nodes if group_resources(group).keys() <= node.keys())
+
+
 def _decode(
-    store: str, jobs: list[ShardJob], data: DataConfig, cpus: float | None, rejected: int, echo: Callable[[str], None]
+    store: str,
+    jobs: list[ShardJob],
+    data: DataConfig,
+    cpus: float | None,
+    group: str | None,
+    log: RejectLog,
+    echo: Callable[[str], None],
 ) -> None:
-    # a cluster that is scaled to nothing has no CPU yet; one worker's request brings a node
-    available = cpus if cpus is not None else ray.cluster_resources().get("CPU", 0.0)
+    # a group that is scaled to nothing has no CPU yet; one worker's request brings a node
+    available = cpus if cpus is not None else _cpus(group)
     workers = max(1, min(int(available), len(jobs)))
-    with quiet_ray_data(), _progress(sum(len(job.requests) for job in jobs), rejected, echo) as counter:
+    with quiet_ray_data(), _progress(sum(len(job.requests) for job in jobs), log, echo) as counter:
         rows = [{"job": pickle.dumps(job)} for job in jobs]
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _ShardWorker,  # type: ignore[arg-type]
             fn_constructor_args=(store, data.frames.decode_deadline_s, counter),
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
             num_cpus=CPUS_PER_WORKER,
+            resources=group_resources(group),
         )
         for result in results.iter_rows():
             if result["mistake"]:
@@ -187,6 +205,7 @@ def preprocess(
     echo: Callable[[str], None],
     store: MediaStore | None = None,
     cpus: float | None = None,
+    group: str | None = None,
 ) -> dict[str, Any]:
     """Reads all sources, decodes each media once and writes a shard set (see `tpo_core.data.shards`).
 
@@ -197,7 +216,8 @@ def preprocess(
         output: a local folder.
         echo: takes one line of progress at a time.
         store: where media files are kept and looked for; None means `output/media`.
-        cpus: one worker per CPU is started; None means all of the cluster.
+        cpus: one worker per CPU is started; None means all that nodes of the group have now.
+        group: of nodes that decode; None means any.
 
     Returns:
         JSON facts: samples and rejected (counts), media, decoded (in this run), shard files and kept ones, digest.
@@ -220,7 +240,7 @@ def preprocess(
 
     wishes = read_sources(data, root, log, keep, echo)
     log.settle()
-    jobs, decoded_now, kept = _stored(wishes, store, data, root, cpus, len(log.rows), echo)
+    jobs, decoded_now, kept = _stored(wishes, store, data, root, cpus, group, log, echo)
     records = store.finished(jobs)
     facts = {key: each for job in jobs for key, each in records[job.name]["media"].items()}
     failed = {key: ("media_missing", "no such file") for key in wishes}
@@ -257,7 +277,8 @@ def _stored(
     data: DataConfig,
     root: str | None,
     cpus: float | None,
-    rejected: int,
+    group: str | None,
+    log: RejectLog,
     echo: Callable[[str], None],
 ) -> tuple[list[ShardJob], int, int]:
     """Has the store hold every media that is there. Returns the files as jobs, the media decoded now, and the number of
@@ -270,7 +291,7 @@ def _stored(
     decoded = sum(len(job.requests) - len(job.reuse) for job in todo)
     if todo:
         echo(f"decoding {decoded} of {len(wishes)} media into {len(todo)} of {len(jobs)} files")
-        _decode(store.uri, todo, data, cpus, rejected, echo)
+        _decode(store.uri, todo, data, cpus, group, log, echo)
     lost = sorted({job.name for job in jobs} - set(store.finished(jobs)))
     if lost:
         raise TpoError(f"{uris.join(store.uri, lost[0])}.arrow is missing or damaged after decoding: run again")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import ray.data
 
+from tpo_core.config.nodes import group_resources
 from tpo_core.data.preprocess import quiet_ray_data
 from tpo_core.errors import TpoError
 from tpo_core.evaluation.asking import Ask
@@ -45,11 +46,12 @@ class _Asker:
 
 @dataclass(frozen=True)
 class RayPool:
-    """workers: actors side by side. cpus, gpus: that Ray reserves for each."""
+    """workers: actors side by side. cpus, gpus: that Ray reserves for each. group: of nodes that they run on."""
 
     workers: int
     cpus: float
     gpus: float
+    group: str | None = None
 
     def __call__(self, work: Work, batches: Sequence[Sequence[Ask]]) -> Iterator[int]:
         """How many requests each batch answered, as batches are done. Raises TpoError when an actor finds a mistake."""
@@ -65,6 +67,7 @@ class RayPool:
                 ),
                 num_cpus=self.cpus,
                 num_gpus=self.gpus,
+                resources=group_resources(self.group),
             )
             for result in results.iter_rows():
                 if result["mistake"]:

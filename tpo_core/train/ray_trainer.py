@@ -24,6 +24,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import PhaseConfig, Recipe
 from tpo_core.errors import RunFailedError, StorageTroubleError, TpoError, in_one_line
 from tpo_core.storage.local import disk_full_told
@@ -246,7 +247,7 @@ def resources(job: PhaseJob) -> dict[str, float]:
     """What a worker reserves."""
     config = job.recipe.train
     each = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
-    return {name: amount for name, amount in each.items() if amount > 0}
+    return {name: amount for name, amount in each.items() if amount > 0} | group_resources(job.recipe.nodes.train)
 
 
 class StoppableBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]

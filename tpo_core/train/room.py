@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import ray
 
+from tpo_core.config.nodes import group_of
 from tpo_core.errors import TpoError
 
 LOOK_EVERY_S = 1.0
@@ -62,12 +63,19 @@ class Room:
         held = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
         where = "on its node" if len(nodes) == 1 else f"on {len(nodes)} nodes together, room for {room(self.each)}"
         asked = one if self.count == 1 else f"{self.count} x ({one})"
-        return f"Ray has no room for {self.what}, {asked}: it has {amounts(held)} {where}"
+        return f"Ray has no room for {self.what}, {asked}: it has {amounts(held)} {where}{self._groups(nodes)}"
+
+    def _groups(self, nodes: list[Resources]) -> str:
+        """Which groups of nodes there are, where a group is asked for that has no node."""
+        asked = {group_of(name) for name in self.each} - {None}
+        there = sorted({group for node in nodes for name in node if (group := group_of(name))})
+        return "" if asked <= set(there) else f", of group {', '.join(there) or '(none)'}"
 
 
 def amounts(resources: Resources) -> str:
-    """`4 CPU and 1 GPU`."""
-    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+    """`4 CPU and 1 GPU`, and `on a node of group gpu` where one is asked for."""
+    plain = " and ".join(f"{amount:g} {name}" for name, amount in resources.items() if group_of(name) is None)
+    return " ".join([plain, *(f"on a node of group {group}" for name in resources if (group := group_of(name)))])
 
 
 def room(each: Resources) -> int:

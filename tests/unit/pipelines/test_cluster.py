@@ -1,11 +1,14 @@
 """Which Ray a pipeline runs on, and what it says when that Ray is not there."""
 
+import platform
 import signal
 import socket
 
 import pytest
+import ray
+from ray._private.utils import check_version_info
 
-from pipelines.cluster import connect, own_sigterm
+from pipelines.cluster import connect, decoders, own_sigterm
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
 
@@ -26,6 +29,26 @@ def test_a_stale_address_is_one_line_at_once(address, monkeypatch):
     assert message.startswith(f"no Ray at RAY_ADDRESS={address} (")
     assert "unset it to run on this machine" in message
     assert "\n" not in message
+
+
+def test_another_ray_than_the_cluster_has_is_one_line(monkeypatch):
+    def refuse(**_):
+        check_version_info({"ray_version": "2.55.1", "python_version": "3.11.7"}, "10.0.0.7")
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(TpoError) as caught, connect(load_recipe("quickstart")):
+        pytest.fail("connected")
+    assert str(caught.value) == (
+        f"the cluster runs Ray 2.55.1 on Python 3.11.7, this process Ray {ray.__version__} on Python"
+        f" {platform.python_version()}: give both the same image, or install requirements.txt on both"
+    )
+
+
+def test_a_recipe_says_which_nodes_decode():
+    assert decoders(load_recipe("quickstart")) == {"cpus": None, "group": None}
+    chosen = load_recipe("quickstart", ["nodes.preprocess=cpu", "nodes.decode_workers=64"])
+    assert decoders(chosen) == {"cpus": 64, "group": "cpu"}
 
 
 def test_ray_leaves_sigterm_to_those_who_had_it():

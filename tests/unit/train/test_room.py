@@ -3,6 +3,7 @@
 import pytest
 import ray
 
+from tpo_core.config.nodes import group_resources
 from tpo_core.errors import TpoError
 from tpo_core.train import room as rooms
 from tpo_core.train.room import Room, fits, joins, room
@@ -52,6 +53,11 @@ def test_what_asks_for_nothing_always_fits():
     [
         (1, {"CPU": 1.0, "GPU": 2.0}, "1 CPU and 2 GPU: it has 4 CPU and 2 GPU on 2 nodes together, room for 0"),
         (4, {"CPU": 1.5}, "4 x (1.5 CPU): it has 4 CPU and 2 GPU on 2 nodes together, room for 2"),
+        (
+            1,
+            {"CPU": 1.0, **group_resources("gpu")},
+            "1 CPU on a node of group gpu: it has 4 CPU and 2 GPU on 2 nodes together, room for 0, of group (none)",
+        ),
     ],
 )
 def test_a_ray_of_our_own_that_is_too_small_is_refused_at_once(small, count, each, said):
@@ -95,3 +101,12 @@ def test_patience_has_an_end_and_starts_anew_when_there_was_room(small, monkeypa
     monkeypatch.setattr(rooms, "ROOM_WAIT_S", 1e-9)
     with pytest.raises(TpoError, match="1 GPU on its node: ask for less"):
         wanted.wait()
+
+
+def test_a_group_that_the_cluster_lacks_is_told_beside_those_that_it_has(monkeypatch):
+    monkeypatch.setattr(ray, "nodes", lambda: nodes({"CPU": 4.0, "node_group_cpu": 1.0}, {"CPU": 0.0}))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(TpoError, match=r"2 x \(1 CPU on a node of group gpu\): .* room for 0, of group cpu: ask"):
+        asked(2, {"CPU": 1.0, **group_resources("gpu")}).there()
+    assert asked(1, {"CPU": 4.0, **group_resources("cpu")}).there()
+    assert "of group" not in asked(1, {"CPU": 5.0}).shortage()

@@ -10,6 +10,7 @@ import torch
 
 from tests.unit.train.checkpoints.made import steps_at
 from tests.unit.train.stub import build_stub, stub_recipe
+from tpo_core.config.nodes import NodesConfig
 from tpo_core.errors import StorageTroubleError, TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.train import ray_trainer
@@ -242,3 +243,14 @@ def test_a_run_says_how_long_a_group_may_take_to_be_placed(tmp_path, monkeypatch
         assert os.environ[ray_trainer.START_TIMEOUT] == start_s
         assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "7"  # what the user has set stays
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(("group", "added"), [(None, {}), ("gpu", {"node_group_gpu": 0.001})])
+def test_a_worker_asks_for_a_node_of_its_group(tmp_path, group, added):
+    recipe = stub_recipe(cpus_per_worker=4.0)
+    recipe = recipe.model_copy(update={"nodes": NodesConfig(train=group)})
+    job = PhaseJob(
+        recipe=recipe, stage_name="vision_task", phase=recipe.stages["vision_task"].phases[0], shards_uri="none",
+        init_uri="none", output=tmp_path,
+    )  # fmt: skip
+    assert ray_trainer.resources(job) == {"CPU": 4.0} | added
