@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.checkpoint_lease import checkpoint_lease
 from pipelines.checks import check_datasets, check_phases, check_sources
-from pipelines.cluster import on_cluster
+from pipelines.cluster import decoders, on_cluster
 from pipelines.report import page_of, track
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.media_store import MediaStore
@@ -64,7 +64,7 @@ class Chain:
         """Native annotations and media to shards."""
         root = self.recipe.data.root or str(ctx.inputs["render"].path)
         store = MediaStore(absolute(join(self.recipe.work_uri, MEDIA)), f"../../{MEDIA}")
-        return preprocess(self.recipe.data, root, ctx.output, echo=self.echo, store=store)
+        return preprocess(self.recipe.data, root, ctx.output, echo=self.echo, store=store, **decoders(self.recipe))
 
     def train(self, ref: PhaseRef, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """One phase, from the weights of step `last` (None: the base model)."""
@@ -109,7 +109,7 @@ class Chain:
             check_phases(self.recipe, shards)
         wanted = [part for part in self.recipe.evaluation.parts if part in ShardSet.open(shards).parts]
         jobs = [partial(evaluate_part, self.recipe, model, shards, part, ctx.output) for part in wanted]
-        results = on_cluster(jobs, self.recipe.train, self.echo)
+        results = on_cluster(jobs, self.recipe.train, self.echo, group=self.recipe.nodes.evaluate)
         merged: dict[str, Any] = {"metrics": {}, "baseline": {}, "counts": {}}
         for part, result in zip(wanted, results, strict=True):
             merged["metrics"] |= result["metrics"]
