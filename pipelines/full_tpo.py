@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines.chain import build_chain
 from pipelines.checks import check_groups, check_phases, check_places, check_roots
 from pipelines.cluster import connect
+from pipelines.gauges import watched
 from pipelines.report import print_report
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
@@ -26,6 +27,7 @@ from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import select
 from tpo_core.tracking.publish import Publisher
+from tpo_core.train.stages import phases_of
 
 EPILOG = f"""steps: render, preprocess, evaluate_base, task_assignment, vision_task, multitask, evaluate, register;
 STAGE.PHASE where a stage has phases of other names. --dry-run lists those of a recipe.
@@ -64,7 +66,8 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
         return 0
     began = time.monotonic()
     with connect(recipe):
-        done = run_steps(steps, work, echo=echo, **window)
+        phases = [ref.name for ref in phases_of(recipe)]
+        done = run_steps(watched(steps, phases), work, echo=echo, **window)
     if "register" in done:
         print_report(done, echo)
     echo(f"chain ended after {time.monotonic() - began:.0f} s")

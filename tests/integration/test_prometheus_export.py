@@ -50,7 +50,10 @@ def test_a_row_of_rank_0_reaches_prometheus(exported):
 
     rank = Rank.remote()
     ray.get(rank.log.remote())
-    assert exported() == {
+    found = exported()
+    age_s = time.time() - found.pop("ray_tpo_checkpoint_unix_s{phase=vision_task}")
+    assert 0 <= age_s < DEADLINE_S
+    assert found == {
         "ray_tpo_step{phase=vision_task}": 20.0,
         "ray_tpo_loss{phase=vision_task, name=total}": 1.5,
         "ray_tpo_loss{phase=vision_task, name=region}": 0.5,

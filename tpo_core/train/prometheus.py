@@ -4,6 +4,7 @@ Ray's own agent on the node of rank 0 is what Prometheus asks (Grafana's Ray das
 here. Every gauge has the tag `phase`.
 """
 
+import time
 from pathlib import Path
 
 from ray.util.metrics import Gauge
@@ -15,6 +16,7 @@ SERIES = {
     "lr/": ("tpo_lr", "group"),
     "report/": ("tpo_report", "name"),
 }
+CHECKPOINT_TIME = "tpo_checkpoint_unix_s"
 SINGLE = {
     "grad_norm": "L2 norm of the gradients before clipping",
     "samples_per_s": "samples a second, all ranks",
@@ -35,10 +37,14 @@ class PrometheusSink:
     def __init__(self, phase: str) -> None:
         self.phase = phase
         self.gauges: dict[str, Gauge] = {}
+        self.checkpoint_step: float | None = None
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """See MetricSink."""
         self._set("tpo_step", step, "updates done")
+        if CHECKPOINT_TIME not in self.gauges or metrics.get("checkpoint_step") != self.checkpoint_step:
+            self.checkpoint_step = metrics.get("checkpoint_step")
+            self._set(CHECKPOINT_TIME, time.time(), "when there was a new checkpoint, or work began, in Unix seconds")
         if "total" in metrics:
             self._set("tpo_loss", metrics["total"], name="total")
         for name, value in metrics.items():

@@ -27,6 +27,7 @@ class Recorded:
 @pytest.fixture
 def values(monkeypatch):
     monkeypatch.setattr(prometheus, "Gauge", Recorded)
+    monkeypatch.setattr(prometheus.time, "time", lambda: 1000.0)
     monkeypatch.setattr(Recorded, "values", {})
     return Recorded.values
 
@@ -45,7 +46,18 @@ def test_each_number_has_its_gauge_and_the_newest_row_counts(values):
         ("tpo_report", "region/iou"): 0.4,
         ("tpo_lr", "lora"): 1e-3,
         ("tpo_checkpoint_step",): 16.0,
+        ("tpo_checkpoint_unix_s",): 1000.0,
     }
+
+
+def test_the_age_of_a_checkpoint_counts_from_the_row_that_first_tells_of_it(values, monkeypatch):
+    sink, times = PrometheusSink("vision_task"), []
+    for now_s, step, checkpoint in ((100, 10, {}), (200, 20, {}), (300, 30, {"checkpoint_step": 25.0})):
+        monkeypatch.setattr(prometheus.time, "time", lambda now_s=now_s: float(now_s))
+        sink.log_metrics(VALUES | checkpoint, step)
+        times.append(values["tpo_checkpoint_unix_s",])
+    sink.log_metrics(VALUES | {"checkpoint_step": 25.0}, 40)
+    assert [*times, values["tpo_checkpoint_unix_s",]] == [100.0, 100.0, 300.0, 300.0]
 
 
 def test_throughput_wait_memory_and_mfu_of_a_row_are_shown(values):
@@ -64,4 +76,4 @@ def test_ray_takes_them(monkeypatch):
     monkeypatch.setattr(prometheus, "Gauge", lambda *about: made.append(Gauge(*about)) or made[-1])
     PrometheusSink("vision_task").log_metrics(VALUES, 1)
     assert [gauge._discard_metric for gauge in made] == [False] * len(made)  # Ray drops names that Prometheus refuses
-    assert len(made) == 5
+    assert len(made) == 6
