@@ -28,6 +28,8 @@ REFUSALS = {
     "403": "access denied; check the credentials and the bucket's policy",
     "InvalidAccessKeyId": "unknown access key; check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "wrong secret key; check AWS_SECRET_ACCESS_KEY",
+    "RequestTimeTooSkewed": "the clock of this machine is too far from the storage's to sign a request; set it (NTP)",
+    "ExpiredToken": "the session token has expired; get a new one (AWS_SESSION_TOKEN)",
 }
 NO_ANSWER = "the S3 endpoint does not answer; check AWS_ENDPOINT_URL and the network"
 ATTEMPTS = 8
@@ -35,6 +37,7 @@ TROUBLE = f"the storage failed {ATTEMPTS} times; run again when it has recovered
 IN_TROUBLE = ("InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "500", "502", "503", "504")
 READ_REFUSALS = {  # as pyarrow names them
     "ACCESS_DENIED": REFUSALS["AccessDenied"],
+    "REQUEST_TIME_TOO_SKEWED": REFUSALS["RequestTimeTooSkewed"],
     "NETWORK_CONNECTION": NO_ANSWER,
     "INTERNAL_FAILURE": TROUBLE,
     "SLOW_DOWN": TROUBLE,

@@ -71,6 +71,8 @@ def test_a_uri_without_a_bucket():
         (ClientError({"Error": {"Code": "AccessDenied"}}, "PutObject"), "access denied"),
         (ClientError({"Error": {"Code": "NoSuchBucket"}}, "PutObject"), "no such bucket"),
         (ClientError({"Error": {"Code": "SignatureDoesNotMatch"}}, "PutObject"), "AWS_SECRET_ACCESS_KEY"),
+        (ClientError({"Error": {"Code": "RequestTimeTooSkewed"}}, "PutObject"), r"the clock of this machine .*NTP"),
+        (ClientError({"Error": {"Code": "ExpiredToken"}}, "PutObject"), "AWS_SESSION_TOKEN"),
         (NoCredentialsError(), "no credentials"),
         (EndpointConnectionError(endpoint_url="http://localhost:1"), "AWS_ENDPOINT_URL"),
         (ConnectTimeoutError(endpoint_url="http://localhost:1"), "AWS_ENDPOINT_URL"),
@@ -100,6 +102,15 @@ def test_a_storage_that_fails_while_it_is_read_is_one_line(monkeypatch, name):
 
     monkeypatch.setattr(s3, "file_system", lambda: SimpleNamespace(open_input_stream=fail))
     with pytest.raises(StorageTroubleError, match="run again when it has recovered"):
+        uri.read_bytes("s3://bucket/x")
+
+
+def test_a_clock_that_is_off_is_told_when_reading_too(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("When reading: AWS Error REQUEST_TIME_TOO_SKEWED during GetObject operation: the difference")
+
+    monkeypatch.setattr(s3, "file_system", lambda: SimpleNamespace(open_input_stream=fail))
+    with pytest.raises(TpoError, match=r"^s3://bucket/x: the clock of this machine .*set it \(NTP\)$"):
         uri.read_bytes("s3://bucket/x")
 
 
