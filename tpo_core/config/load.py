@@ -2,6 +2,7 @@
 
 An override is `a.b.c=value`, the value in YAML. A list item goes by its `name` or its index, as in
 `stages.multitask.phases.mix.steps=10`; `null` takes an entry out of a table: `stages.multitask.lr.connector=null`.
+`@best.yaml` stands for what the file says, which maps such paths to values.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = _find(name_or_path)
     raw = {"name": path.stem, **read_yaml(path, "a recipe")}
-    changes = [_parse(text) for text in overrides]
+    changes = [change for text in overrides for change in _changes(text)]
     # The default learning rates of a stage depend on its heads, so rates are changed after everything else.
     for keys, value in changes:
         if "lr" not in keys[:-1]:
@@ -88,6 +89,20 @@ class _UniqueKeys(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def _changes(text: str) -> Iterator[tuple[list[str], Any]]:
+    """What an override changes: paths and values."""
+    if not text.startswith("@"):
+        yield _parse(text)
+        return
+    path = Path(text[1:])
+    if not path.is_file():
+        raise TpoError(f"override {text!r}: there is no file {path}: write @ and the path of a YAML file of overrides")
+    for key, value in read_yaml(path, "a file of overrides").items():
+        if not isinstance(key, str) or not all(key.split(".")):
+            raise TpoError(f"{path}: {key!r} is no dotted path: write it as stages.multitask.lr.lora: 1.0e-5")
+        yield key.split("."), value
 
 
 def _parse(text: str) -> tuple[list[str], Any]:

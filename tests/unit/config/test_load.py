@@ -215,3 +215,30 @@ def test_text_that_yaml_takes_for_something_else_is_to_be_quoted():
     assert "quote it" in refusal("data.sources.boxes.options.masks=no")
     assert "quote it" not in refusal("model.base=null")
     assert load_recipe(SMALL, ["data.sources.boxes.options.masks='no'"]).data.sources[0].options["masks"] == "no"
+
+
+def test_a_file_of_overrides_stands_where_it_is_named(tmp_path):
+    best = tmp_path / "best.yaml"
+    best.write_text("stages.multitask.loss_weights.region: 2.5\nseed: 3\n")
+    recipe = load_recipe("quickstart", [f"@{best}", "seed=4"])
+    assert recipe.stages["multitask"].loss_weights["region"] == 2.5
+    assert recipe.seed == 4
+    assert load_recipe("quickstart", ["seed=4", f"@{best}"]).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"there is no file .*gone\.yaml: write @ and the path"),
+        ("- 1\n", r"a file of overrides is a YAML mapping, this is a list"),
+        ("stages..lr: 1\n", r"'stages\.\.lr' is no dotted path"),
+        ("1: 1\n", r"1 is no dotted path"),
+        ("stages.multitask.loss_weights.regio: 1\n", r"unknown loss 'regio'; did you mean 'region'"),
+    ],
+)
+def test_a_bad_file_of_overrides_is_told_in_one_line(tmp_path, text, message):
+    path = tmp_path / ("gone.yaml" if text is None else "best.yaml")
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(TpoError, match=message):
+        load_recipe("quickstart", [f"@{path}"])
