@@ -85,7 +85,7 @@ def folder(base, tmp_path_factory):  # noqa: F811
     path = tmp_path_factory.mktemp("strategies")
     config = {
         "base": str(base), "lora": {"rank": 2, "alpha": 4, "dropout": 0.0}, "temporal": {"width": 16, "layers": 1},
-        "mask": {"width": 8},
+        "mask": {"width": 8, "train_frames": 2},
     }  # fmt: skip
     (path / "config.json").write_text(json.dumps(config))
     return path
@@ -95,12 +95,12 @@ def folder(base, tmp_path_factory):  # noqa: F811
 def runs(folder):
     """What one process found, as "one", and rank 0 under each strategy, by name."""
     make = make_example._get_wrapped_function()()
-    given = {
-        kind: [
-            lacking(make(kind, 0 if kind == "chat" else 4, seed=n)) if n % 2 else make(kind, seed=n) for n in range(6)
-        ]
-        for kind in CYCLE
-    }
+
+    def example(kind, n):
+        made = lacking(make(kind, 0 if kind == "chat" else 4, seed=n)) if n % 2 else make(kind, seed=n)
+        return replace(made, draw=n)
+
+    given = {kind: [example(kind, n) for n in range(6)] for kind in CYCLE}
     torch.save(given, folder / "given.pt")
     torch.set_num_threads(1)
     torch.save(record("ddp", folder, "none"), folder / "one.pt")

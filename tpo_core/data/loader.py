@@ -1,8 +1,8 @@
 """Which samples come when, and their frames.
 
-The order, and what augmentation draws, is a pure function of (seed, phase name, kinds and weights of the mixture,
-step): it knows neither ranks nor workers, so a run gives the same batches on any number of them, and its whole state is
-the number of the next step.
+The order, and what augmentation and heads draw, is a pure function of (seed, phase name, kinds and weights of the
+mixture, step): it knows neither ranks nor workers, so a run gives the same batches on any number of them, and its whole
+state is the number of the next step.
 
 - The *global* micro-batch number m = step * micro-batches per step + position holds samples of one kind.
 - The kind of m follows the golden-ratio sequence (seeded offset + m * phi) mod 1 through the cumulated weights of the
@@ -137,7 +137,7 @@ class Loader:
         """This rank's share of a micro-batch, with frames. May be called by several threads at once."""
         size = len(micro.indices)
         own = range(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-        examples = [load_example(self.shards, self.samples[micro.indices[place]]) for place in own]
+        examples = [self._example(micro, place) for place in own]
         config = self.phase.augment
         if not config.active:
             return examples
@@ -164,6 +164,10 @@ class Loader:
             return Prepared(step, micro, prepare(self.examples(micro)), last)
 
         return Prefetcher(jobs(), work, workers)
+
+    def _example(self, micro: MicroBatch, place: int) -> Example:
+        draw = entropy(self.seed, self.phase.name, micro.number, place, "draw") % 2**63
+        return load_example(self.shards, self.samples[micro.indices[place]], draw)
 
     def _drawing_places(self, micro: MicroBatch) -> list[int]:
         """Whose random numbers each sample of a micro-batch takes: its own, or those of the first sample of the same

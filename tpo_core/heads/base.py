@@ -41,7 +41,7 @@ def take_frames(value_BT: Tensor, index_BK: Tensor) -> Tensor:
 
 
 def take_rows(value: Any, index: Tensor) -> Any:
-    """Rows of a tensor, or of a list of one tensor a row; None of None."""
+    """Rows of a tensor, or of a list of one value a row; None of None."""
     if isinstance(value, list):
         return [value[row] for row in index.tolist()]
     return None if value is None else value[index]
@@ -64,6 +64,8 @@ class HeadContext(Movable):
     For heads that look at frames themselves (None where no head does): stored_frames, uint8 RGB (T, 3, h, w) one tensor
     a row, as stored and without padding. given_boxes_B4: the box of the question as xyxy fractions, nan where there is
     none. prompt_frame_B: the place, among the stored frames, of the frame that the question is about; None: the first.
+
+    draws: a seed for each row; None: 0 for all.
     """
 
     patches_BTNC: Tensor
@@ -82,6 +84,13 @@ class HeadContext(Movable):
     stored_frames: list[Tensor] | None = None
     given_boxes_B4: Tensor | None = None
     prompt_frame_B: Tensor | None = None
+    draws: list[int] | None = None
+
+    def generators(self) -> list[torch.Generator]:
+        """What each row is to draw its random numbers from, on the CPU: then they are the row's own, whichever rank has
+        it and whatever rows are beside it."""
+        seeds = [0] * len(self.frame_mask_BT) if self.draws is None else self.draws
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def rows(self, index: Tensor) -> "HeadContext":
         """The context of some rows only."""

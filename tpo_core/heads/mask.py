@@ -6,6 +6,7 @@ layer. All frames are decoded at once. Tracks that come as boxes (GOT-10k) are l
 box, the first term of BoxInst (arXiv 2012.02310, eq. 2).
 """
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -31,9 +32,10 @@ def coordinates(place_F: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x, y, t], 1)
 
 
-def draw_frames(valid_NT: Tensor, count: int) -> Tensor:
-    """(N, count) random frames in order of time, annotated ones first of all."""
-    chance_NT = torch.rand(valid_NT.shape, device=valid_NT.device) + valid_NT
+def draw_frames(valid_NT: Tensor, count: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """(N, count) random frames in order of time, annotated ones first of all; one generator a row."""
+    frames = valid_NT.shape[1]
+    chance_NT = torch.stack([torch.rand(frames, generator=each) for each in generators]).to(valid_NT.device) + valid_NT
     return chance_NT.topk(count, dim=1).indices.sort(1).values
 
 
@@ -108,7 +110,7 @@ class MaskHead(TaskHead):
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: MaskTargets) -> HeadOutput:
         counts = self.counts(context, targets)
         if self.train_frames is not None and self.train_frames < targets.valid_NT.shape[1]:
-            index_NK = draw_frames(targets.valid_NT, self.train_frames)
+            index_NK = draw_frames(targets.valid_NT, self.train_frames, context.generators())
             context, targets = context.frames(index_NK), targets.frames(index_NK)
         size = targets.masks_NTHW.shape[-2:]
         logits_NTHW = self.decoder(hidden_NC, context)

@@ -43,6 +43,7 @@ def head_context(
         stored_frames=batch.stored_frames,
         given_boxes_B4=batch.slot_boxes_B4,
         prompt_frame_B=batch.prompt_frame_B,
+        draws=batch.draws,
     )
 
 

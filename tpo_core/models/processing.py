@@ -53,7 +53,8 @@ class Batch(Movable):
     Rows that show the same frames share them: pixel_values_UTCHW holds U <= B different clips, and row b of the batch
     shows clip clip_B[b]. What heads look at besides: queries, what is asked for in words; clip_features, one (S, D)
     tensor a row, see the function of that name; stored_frames, uint8 (T, 3, h, w) one a row, None unless a head
-    wants them; prompt_frame_B, the place among a row's frames of the one that its question is about."""
+    wants them; prompt_frame_B, the place among a row's frames of the one that its question is about; draws, a seed a
+    row, see Example."""
 
     kind: str
     input_ids_BL: Tensor
@@ -72,6 +73,7 @@ class Batch(Movable):
     clip_features: list[Tensor] | None
     stored_frames: list[Tensor] | None
     prompt_frame_B: Tensor
+    draws: list[int]
 
     @property
     def n_answer_tokens(self) -> int:
@@ -110,6 +112,7 @@ class Encoded:
     features_SD: Tensor | None
     frames_TCHW: Tensor | None
     prompt_frame: int
+    draw: int
 
 
 class Processor:
@@ -333,6 +336,7 @@ class Processor:
             features_SD=None if example.features_SD is None else torch.from_numpy(example.features_SD),
             frames_TCHW=torch.from_numpy(example.frames_THWC).movedim(3, 1) if self.keeps_frames[train] else None,
             prompt_frame=prompt_frame(example),
+            draw=example.draw,
         )
 
     def collate(self, rows: list[Encoded], *, pad_left: bool = False) -> Batch:
@@ -372,6 +376,7 @@ class Processor:
             clip_features=clip_features(rows),
             stored_frames=stored if len(stored) == len(rows) else None,
             prompt_frame_B=torch.tensor([row.prompt_frame for row in rows]),
+            draws=[row.draw for row in rows],
         )
 
 

@@ -43,7 +43,7 @@ class Shards:
 
 @pytest.fixture(autouse=True)
 def numbers_as_examples(monkeypatch):
-    monkeypatch.setattr("tpo_core.data.loader.load_example", lambda shards, sample: sample)
+    monkeypatch.setattr("tpo_core.data.loader.load_example", lambda shards, sample, draw: sample)
 
 
 def phase(name="all", *, batch=24, micro=4, steps=100, epochs=None, per_media=1, **mixture):
@@ -79,6 +79,16 @@ def test_ranks_that_do_not_divide_a_micro_batch_share_it_unevenly():
         shares = [loader(rank=rank, world=3).examples(micro) for rank in range(3)]
         assert [len(share) for share in shares] == [1, 1, 2]
         assert sorted(index for share in shares for index in share) == sorted(micro.indices)
+
+
+def test_what_heads_draw_is_of_the_sample_and_its_micro_batch_and_not_of_the_rank(monkeypatch):
+    monkeypatch.setattr("tpo_core.data.loader.load_example", lambda shards, sample, draw: (sample, draw))
+    alone = {micro.number: loader().examples(micro) for step in range(8) for micro in loader().plan(step)}
+    for micro in loader().plan(0):
+        shares = [loader(rank=rank, world=3).examples(micro) for rank in range(3)]
+        assert [pair for share in shares for pair in share] == alone[micro.number]
+    drawn = [draw for pairs in alone.values() for _, draw in pairs]
+    assert len(set(drawn)) == len(drawn), "a sample that comes again draws anew"
 
 
 def test_a_phase_may_draw_from_some_data_sets_alone():

@@ -51,10 +51,27 @@ def test_frames_without_annotation_carry_no_loss(random_context):
 
 def test_drawn_frames_are_in_order_and_annotated_ones_come_first():
     valid = torch.tensor([[True, False, True, False, True, False], [True] * 6])
-    for _ in range(20):
-        index = draw_frames(valid, 3)
+    drawn = set()
+    for seed in range(20):
+        index = draw_frames(valid, 3, [torch.Generator().manual_seed(seed) for _ in valid])
         assert index[0].tolist() == [0, 2, 4]
         assert (index[1].diff() > 0).all()
+        drawn.add(tuple(index[1].tolist()))
+    assert len(drawn) > 5
+
+
+def test_what_is_drawn_for_a_row_does_not_depend_on_the_rows_beside_it(random_context):
+    few, context, hidden = MaskHead(24, 16, 16, train_frames=2), random_context(2, 5), torch.randn(2, 24)
+    truth = targets(rectangles(2, 5))
+    context.draws = [7, 8]
+
+    def sums(row):
+        of_row = {name: value[row] for name, value in vars(truth).items()}
+        return few(hidden[row], context.rows(torch.arange(2)[row]), MaskTargets(**of_row)).sums
+
+    first, second, both = (sums(row) for row in (slice(0, 1), slice(1, 2), slice(0, 2)))
+    for name, value in both.items():
+        assert (first[name] + second[name]).item() == pytest.approx(value.item(), rel=1e-5)
 
 
 def test_a_drawn_frame_brings_its_own_mask_pixels_and_place(random_context):

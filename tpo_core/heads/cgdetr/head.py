@@ -62,7 +62,7 @@ class CgDetrHead(TaskHead):
         clip_len_s = self.clip_len_s(context)
         length_B = duration_B / mask_BV.sum(1) if clip_len_s is None else clip_len_s
         windows_s = [spans_K2 * duration for spans_K2, duration in zip(spans, duration_B.tolist(), strict=True)]
-        return build_targets(windows_s, length_B.tolist(), mask_BV).to(mask_BV.device)
+        return build_targets(windows_s, length_B.tolist(), mask_BV, context.generators()).to(mask_BV.device)
 
     def counts(self, timeline: Timeline, targets: TemporalTargets) -> dict[str, int]:
         """Matched moments for "span" and "giou" of each layer. All other terms count samples: they compare the samples
@@ -77,7 +77,7 @@ class CgDetrHead(TaskHead):
         return counts
 
     def forward(self, hidden_NC: Tensor, context: HeadContext, targets: TemporalTargets) -> HeadOutput:
-        """The terms of the criterion with their weights, times 0.05. Clips are drawn from torch's random state."""
+        """The terms of the criterion with their weights, times 0.05."""
         video_ids_B = torch.arange(len(hidden_NC)) if context.clip_B is None else context.clip_B
         with torch.autocast(hidden_NC.device.type, enabled=False):
             inputs = self.inputs(hidden_NC, context)

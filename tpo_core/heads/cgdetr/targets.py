@@ -1,5 +1,6 @@
 """From true moments to what the criterion compares with, as in the published start-and-end data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,15 +32,16 @@ def build_targets(
     windows_s: list[Tensor],
     clip_len_s: list[float],
     mask_BV: Tensor,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator],
 ) -> CgDetrTargets:
     """Targets on the CPU of B samples; windows_s: per sample (k, 2) start and end in seconds, k >= 0.
 
     At most 5 windows, drawn at random, become spans; all of them mark clips. mask_BV says which clips sample b has, of
-    clip_len_s[b] seconds each. `generator`, or torch's own where it is None, determines every draw.
+    clip_len_s[b] seconds each; generators[b] determines every draw.
     """
     spans, positive, negative, relevant = [], [], [], []
-    for windows_K2, clip_s, count in zip(windows_s, clip_len_s, mask_BV.sum(1).tolist(), strict=True):
+    counts = mask_BV.sum(1).tolist()
+    for windows_K2, clip_s, count, generator in zip(windows_s, clip_len_s, counts, generators, strict=True):
         windows_K2 = windows_K2.cpu().float()
         chosen = torch.randperm(len(windows_K2), generator=generator)[:MAX_WINDOWS]
         spans.append(to_centres(windows_K2[chosen]) / (count * clip_s))
@@ -62,7 +64,7 @@ def clips_inside(windows_K2: Tensor, clip_s: float, count: int) -> Tensor:
     return inside_V
 
 
-def draw_pair(inside_V: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def draw_pair(inside_V: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Two clips inside and two outside. A side with one clip gives it twice; a pair without one of its sides compares
     a clip with itself, which costs a constant."""
     pools = [index for index in (inside_V.nonzero()[:, 0], (~inside_V).nonzero()[:, 0]) if len(index)]
@@ -70,6 +72,6 @@ def draw_pair(inside_V: Tensor, generator: torch.Generator | None) -> tuple[Tens
     return drawn[0], drawn[-1]
 
 
-def draw(pool: Tensor, generator: torch.Generator | None) -> Tensor:
+def draw(pool: Tensor, generator: torch.Generator) -> Tensor:
     order = torch.randperm(len(pool), generator=generator)
     return pool[order[torch.arange(PAIRS) % len(pool)]]
