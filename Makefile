@@ -1,8 +1,6 @@
 # The two commands of a new user: `make demo` and `make test`.
 PYTHON ?= python3.11
 BIN := .venv/bin
-# uv reads no pip configuration; where pip is told of a folder of wheels, tell uv of it too.
-export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -14,14 +12,8 @@ help:  ## this list
 
 install: .venv/.installed  ## make .venv and install requirements.txt (2.5 GB; 1 to 5 minutes)
 
-# Bytecode at once: Ray starts dozens of processes, and where PYTHONDONTWRITEBYTECODE is set each of them would compile
-# torch and transformers again (30 s instead of 11 for one import, measured on two busy cores).
-.venv/.installed: requirements.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; set PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt \
-	  || $(BIN)/pip install --quiet -r requirements.txt
+.venv/.installed: requirements.txt cluster/install.sh
+	@bash cluster/install.sh $(PYTHON) .venv
 	@touch $@
 
 demo: install  ## the whole chain on the embedded quick-start data, against a local Ray
