@@ -67,29 +67,24 @@ def main(argv: Sequence[str]) -> int:
     pool = Pool(recipe.data, parse_data_sets(args.data_set), shards)
     phases = Planner(recipe, pool, gpu, args.gpus, assumed).phases()
     decoding = pool.decoding(recipe.data.frames, assumed)
-    warnings = misfits(recipe, phases, gpu, assumed)
-    if pool.unknown:
-        warnings.append(f"decoding of {', '.join(pool.unknown)} is left out: give their sizes with --data-set")
+    too_large = misfits(recipe, phases, gpu, assumed)
+    unknown = f"decoding of {', '.join(pool.unknown)} is left out: give their sizes with --data-set"
+    warnings = [*too_large, *([unknown] if pool.unknown else [])]
+    tables = {
+        "sizing": stage_table(phases, decoding, gpu, args.gpus, assumed, paper=recipe.model.backbone == "videochat2"),
+        "phases": phase_table(phases),
+        "memory": memory_table(phases),
+    }
     if args.json:
-        print(
-            json.dumps(
-                {"phases": [asdict(each) for each in phases], "decoding": asdict(decoding), "warnings": warnings}
-            )
-        )
+        found = {"phases": list(map(asdict, phases)), "decoding": asdict(decoding), "warnings": warnings}
+        print(json.dumps({**found, "tables": tables}))
     else:
-        paper = recipe.model.backbone == "videochat2" and set(recipe.stages) == {each.stage for each in phases}
-        for lines in (
-            [f"{recipe.name} on {args.gpus} x {args.gpu}, {recipe.train.strategy}"],
-            stage_table(phases, decoding, gpu, args.gpus, assumed, paper=paper),
-            phase_table(phases),
-            ["GiB of a GPU by strategy; the last three columns are what ddp consists of"],
-            memory_table(phases),
-            assumption_lines(assumed, args.gpu, gpu),
-        ):
+        print(f"{recipe.name} on {args.gpus} x {args.gpu}, {recipe.train.strategy}\n")
+        for lines in (*tables.values(), assumption_lines(assumed, args.gpu, gpu)):
             print("\n".join(lines) + "\n")
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
-    return 2 if args.strict and misfits(recipe, phases, gpu, assumed) else 0
+    return 2 if args.strict and too_large else 0
 
 
 def gpu_of(name: str) -> Gpu:

@@ -22,7 +22,7 @@ def short(value: float) -> str:
     """Three digits and a unit."""
     for size, unit in UNITS:
         if value >= size:
-            return f"{value / size:.3g} {unit}"
+            return f"{value / size:#.3g}".rstrip(".") + f" {unit}"
     return f"{value:.3g}"
 
 
@@ -53,9 +53,9 @@ def phase_table(phases: list[PhaseCost]) -> list[str]:
 
 
 def memory_table(phases: list[PhaseCost]) -> list[str]:
-    """GiB of a GPU by strategy, and what they consist of with ddp."""
+    """GiB of a GPU by strategy, and what those of ddp consist of."""
     return markdown(
-        ("phase", "samples a GPU", *STRATEGIES, "parameters", "gradients + moments", "activations"),
+        ("GiB a GPU", "samples", *STRATEGIES, "ddp: parameters", "gradients, moments", "activations"),
         [
             (
                 each.name,
@@ -77,26 +77,25 @@ def stage_table(
     PAPER_GPUS stand beside ours, with the MFU at which this work takes them on GPUs of the kind that is planned for."""
     gpu_usd = gpu.hour_usd if assumed.gpu_hour_usd is None else assumed.gpu_hour_usd
     core_usd = decoding.core_hours * assumed.cpu_hour_usd
-    first = [
-        "preprocess",
-        f"{decoding.core_hours:,.0f} core hours",
-        "-",
-        gib(decoding.stored_bytes),
-        f"{core_usd:,.0f}",
-    ]
-    rows = [first + ["-", "-"] * paper]
+    core_hours, shards = f"{decoding.core_hours:,.0f} core hours", storage(decoding.stored_bytes, assumed)
+    rows = [["preprocess", core_hours, "-", f"{core_usd:,.0f}", *shards, *["-", "-"] * paper]]
     for stage in dict.fromkeys(each.stage for each in phases):
         own = [each for each in phases if each.stage == stage]
         hours = sum(each.hours for each in own)
         stored = sum(each.model_bytes for each in own) + max(each.checkpoint_bytes for each in own)
         paid = hours * gpus * gpu_usd
-        cells = [stage, f"{hours:.2f} h", f"{hours * gpus:,.0f}", gib(stored), f"{paid:,.0f}"]
+        cells = [stage, f"{hours:.2f} h", f"{hours * gpus:,.0f}", f"{paid:,.0f}", *storage(stored, assumed)]
         if paper:
             taken = PAPER_HOURS[stage] * PAPER_GPUS
             cells += [f"{PAPER_HOURS[stage]:g} h", f"{assumed.mfu * hours * gpus / taken:.1%}"]
         rows.append(cells)
-    head = ["stage", f"time on {gpus} GPUs", "GPU hours", "storage, GiB", "USD"]
+    head = ["stage", f"time on {gpus} GPUs", "GPU hours", "USD", "storage, GiB", "USD a month"]
     return markdown([*head, *([f"paper, {PAPER_GPUS} GPUs", "MFU of that"] if paper else [])], rows)
+
+
+def storage(size_bytes: float, assumed: Assumptions) -> tuple[str, str]:
+    """GiB, and what they cost a month."""
+    return gib(size_bytes), f"{size_bytes / GIB * assumed.s3_gib_month_usd:,.0f}"
 
 
 def assumption_lines(assumed: Assumptions, gpu_name: str, gpu: Gpu) -> list[str]:
