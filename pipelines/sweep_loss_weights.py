@@ -1,0 +1,263 @@
+"""python pipelines/sweep_loss_weights.py --recipe quickstart [key.path=value ...] [--dry-run] [--train-winner]
+
+Searches the loss weights of a stage, as the section `sweep` of the recipe says: the chain of full_tpo.py runs up to the
+phase before, which all trials share; then trials train that phase, rung by rung, and are measured after each. What is
+finished is skipped, what was cut off goes on: the same command repeats no trial.
+
+What comes of it is in WORK/sweep/<id>: best_overrides.yaml (also in WORK, for full_tpo.py: @WORK/best_overrides.yaml),
+report.md, parallel.png, pareto.png, sweep.json; and in MLflow, a run a trial below that of the sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ray
+
+from pipelines.chain import EVALUATION_VERSION, TRAINING_VERSION, build_chain
+from pipelines.checks import check_groups, check_phases, check_places, check_roots
+from pipelines.cluster import connect
+from pipelines.full_tpo import run_chain
+from pipelines.sweep_report import write_outputs
+from pipelines.sweep_trial import Trainee, phase_name, trial_recipe
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
+from tpo_core.config.load import load_recipe
+from tpo_core.config.schema import Recipe, identity
+from tpo_core.data.shards import ShardSet
+from tpo_core.errors import RunFailedError, TpoError
+from tpo_core.execution.cli import main_guard
+from tpo_core.execution.runner import run_steps
+from tpo_core.execution.steps import Step, StepContext
+from tpo_core.storage.uri import absolute, is_local, join
+from tpo_core.tracking.publish import Publisher
+from tpo_core.tracking.sweep import SweepRuns
+from tpo_core.train.room import joins
+from tpo_core.train.stages import PhaseRef, find_phase
+from tpo_core.tune.loss_weights import Sweep, run_references, search
+from tpo_core.tune.objective import Objective
+from tpo_core.tune.packing import require_room
+from tpo_core.tune.results import Launch, Outcome
+from tpo_core.tune.rounds import Book, Order, Round
+
+STEP = "sweep"
+SWEEP_VERSION = 1  # raise it when the same sweep would measure something else
+BASE, UNIT = "base", "unit"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses, checks, runs the chain up to the phase before, then the sweep; prints its table and what to do next."""
+    args = parse(argv)
+    recipe = load_recipe(args.recipe, args.overrides)
+    plan = plan_of(recipe)
+    work = absolute(recipe.work_uri)
+    steps = plan.steps(work)
+    there = run_steps(steps, work, dry_run=True, echo=lambda line: None)
+    check(plan, there["preprocess"].uri if "preprocess" in there else None)
+    if args.dry_run:
+        for line in plan.describe():
+            echo(line)
+        run_steps(steps, work, dry_run=True, echo=echo)
+        return 0
+    with connect(recipe):
+        require_cluster(plan.trial)
+        done = run_steps(steps, work, echo=echo)
+    result = done[STEP]
+    echo((result.path / "report.md").read_text())
+    if result.result["winner"] is None:
+        raise RunFailedError(
+            f"no trial came to the end and kept {recipe.sweep.qa_metric if recipe.sweep else ''} at"
+            f" {result.result['qa_floor']:.3f}: there is no best_overrides.yaml; raise sweep.qa_tolerance, or search"
+            " where talk weighs more"
+        )
+    best = join(work, "best_overrides.yaml")
+    shutil.copyfile(result.path / "best_overrides.yaml", best)
+    winner = ["--recipe", args.recipe, *args.overrides, f"@{best}"]
+    echo(f"train the winner in full: {shlex.join(['python', 'pipelines/full_tpo.py', *winner])}")
+    return run_chain(winner, doc=__doc__) if args.train_winner else 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", required=True, help=RECIPE)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and what would run; touch nothing")
+    parser.add_argument("--train-winner", action="store_true", help="run full_tpo.py with the winner in the end")
+    return parser.parse_intermixed_args(argv)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before anything runs. trial: the recipe as trials have it. ref: the phase that they train."""
+
+    recipe: Recipe
+    trial: Recipe
+    ref: PhaseRef
+
+    @property
+    def rungs(self) -> list[int]:
+        """Steps after which a trial is measured."""
+        assert self.recipe.sweep is not None
+        return self.recipe.sweep.rungs(self.ref.phase)
+
+    def steps(self, work: str) -> list[Step]:
+        """Those of the chain up to the phase before, and the sweep."""
+        chain = build_chain(self.recipe, Publisher(self.recipe, work), echo)
+        names = [step.name for step in chain]
+        swept = chain[names.index(self.ref.name)]
+        needed = [step for step in chain[: names.index(self.ref.name)] if step.name != "evaluate_base"]
+        assert self.recipe.sweep is not None
+        what = {
+            **swept.identity,
+            "sweep": identity(self.recipe.sweep),
+            "evaluation": identity(self.trial.evaluation),
+            "versions": [TRAINING_VERSION, EVALUATION_VERSION],
+        }
+        return [*needed, Step(STEP, self.run, what, swept.inputs, SWEEP_VERSION)]
+
+    def describe(self) -> list[str]:
+        """What will be tried, in lines."""
+        config = self.recipe.sweep
+        assert config is not None
+        space = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in config.space.items())
+        return [
+            f"{config.trials} trials of {self.ref.name}, {config.concurrent_trials} at a time, measured on part"
+            f" {config.part} after {', '.join(map(str, self.rungs))} steps; {config.search} and {config.scheduler}",
+            f"weights: {space}",
+            f"beside them, to the end: all of these at 1{''.join(f', {name}' for name in config.baselines)}",
+        ]
+
+    def first(self) -> dict[str, float] | None:
+        """The weights of the recipe, if they lie in the space."""
+        assert self.recipe.sweep is not None
+        weights = self.ref.stage.loss_weights
+        space = self.recipe.sweep.space
+        inside = all(low <= weights[name] <= high for name, (low, high) in space.items())
+        return {name: weights[name] for name in space} if inside else None
+
+    def run(self, ctx: StepContext) -> dict[str, Any]:
+        """The step: references, then trials, then what came of them."""
+        config = self.recipe.sweep
+        assert config is not None
+        began_s = time.time()
+        last = next((name for name in ctx.inputs if name != "preprocess"), None)
+        publisher = Publisher(self.recipe, absolute(self.recipe.work_uri))
+        runs = SweepRuns(
+            publisher.uri, self.recipe.tracking.experiment, f"{self.recipe.name} sweep", ctx.fingerprint
+        )  # fmt: skip
+        trainee = Trainee(
+            self.trial, self.ref.stage_name, self.ref.phase.name, ctx.inputs["preprocess"].uri,
+            self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model"), ctx.output, runs,
+        )  # fmt: skip
+        references = self.references(trainee, ctx.output)
+        sweep = Sweep(
+            config=config,
+            rungs=self.rungs,
+            folder=ctx.output,
+            objective=self.objective(references),
+            first=self.first(),
+            carry_out=trainee,
+            record=trainee.record,
+            forget=trainee.forget,
+        )
+        for name, one in references.items():
+            trainee.record(one, sweep.objective.values(one.metrics))
+            trainee.forget(name)
+        rounds = search(sweep, echo)
+        launch = Launch(began_s=began_s, ended_s=time.time(), slots=config.concurrent_trials)
+        outcome = Outcome(
+            objective=sweep.objective, rungs=self.rungs, rounds=rounds, references=references, launch=launch
+        )
+        write_outputs(self.recipe, self.ref.stage_name, outcome, ctx.output, runs, echo)
+        shutil.rmtree(ctx.output / "tune")
+        return {name: value for name, value in outcome.to_json().items() if name != "rounds"}
+
+    def references(self, trainee: Trainee, folder: Path) -> dict[str, Round]:
+        """The base, the run with unit weights and those of the balancers. RunFailedError when the unit run failed."""
+        config = self.recipe.sweep
+        assert config is not None
+        unit, end = dict.fromkeys(config.space, 1.0), self.rungs[-1]
+        orders = [Order(trial=BASE, weights={}, step=0), Order(trial=UNIT, weights=unit, step=end)]
+        orders += [Order(trial=name, weights=unit, step=end, balance=name) for name in config.baselines]
+        echo(f"{STEP}  {', '.join(order.trial for order in orders)}: what trials are compared with")
+        found = run_references(orders, Book(folder / "references"), trainee, config.concurrent_trials)
+        if found[UNIT].failed is not None:
+            raise RunFailedError(
+                f"the run with all searched weights at 1 failed, which trials are compared with: {found[UNIT].failed}"
+            )
+        return found
+
+    def objective(self, references: dict[str, Round]) -> Objective:
+        """TpoError for a metric that is not measured."""
+        config = self.recipe.sweep
+        assert config is not None
+        unit, base = references[UNIT].metrics, references[BASE].metrics
+        for name in (*config.metrics, config.qa_metric):
+            if name not in unit:
+                raise TpoError(f"part {config.part} has no metric {name!r} (sweep); it has {', '.join(sorted(unit))}")
+        return Objective(
+            metrics=tuple(config.metrics),
+            unit=unit,
+            qa=config.qa_metric,
+            qa_floor=base[config.qa_metric] - config.qa_tolerance,
+        )
+
+
+def plan_of(recipe: Recipe) -> Plan:
+    """TpoError when the recipe says nothing of a sweep, or what it says does not fit."""
+    if recipe.sweep is None:
+        raise TpoError(f"recipe {recipe.name} has no section sweep: say which stage and weights (docs/sweeps.md)")
+    if not is_local(recipe.work_uri):
+        raise TpoError(
+            f"work_uri {recipe.work_uri}: trials share a folder, so name one on a disk that all machines see"
+        )
+    ref = find_phase(recipe, recipe.sweep.stage, phase_name(recipe))
+    return Plan(recipe, trial_recipe(recipe), ref)
+
+
+def check(plan: Plan, shards_uri: str | None) -> None:
+    """What can be told before a cluster is touched; TpoError for the first mistake."""
+    recipe, sweep = plan.recipe, plan.recipe.sweep
+    assert sweep is not None
+    check_places(recipe, recipe.work_uri)
+    check_groups(recipe)
+    fed = sorted({source.part for source in recipe.data.sources})
+    if sweep.part not in fed:
+        raise TpoError(f"sweep.part {sweep.part}: no source feeds it; data.sources feed {', '.join(fed)}")
+    if shards_uri is None:
+        check_roots(recipe.data)
+        return
+    check_phases(recipe, shards_uri)
+    if sweep.part not in ShardSet.open(shards_uri).parts:
+        raise TpoError(f"sweep.part {sweep.part}: the shards at {shards_uri} hold no sample of it")
+
+
+def require_cluster(trial: Recipe) -> None:
+    """TpoError when the trials that are to train side by side do not fit. A cluster that was joined may grow."""
+    sweep, train = trial.sweep, trial.train
+    assert sweep is not None
+    each = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
+    each = {name: amount for name, amount in each.items() if amount}
+    alive = sweep.trials if sweep.scheduler == "pbt" else 0
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    try:
+        require_room(nodes, sweep.concurrent_trials, train.most_workers, each, alive)
+    except TpoError as short:
+        if not joins():
+            raise
+        echo(f"{STEP}  {short}; going on, because the cluster may have an autoscaler")
+
+
+if __name__ == "__main__":
+    main_guard(lambda: main(sys.argv[1:]))

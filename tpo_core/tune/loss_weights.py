@@ -1,0 +1,308 @@
+"""Searches loss weights with Ray Tune. The only file that imports ray.tune.
+
+A trial is a function that reserves next to nothing and asks for one round after another: train up to the next rung,
+measure. What it reports goes with a checkpoint that only says where the trial stands; the state of training itself
+stays in the folder of the trial. So a scheduler decides while no worker runs, a stopped trial has freed its workers
+before, PBT can let one trial go on from the place of another, and an interrupted sweep goes on at the last rung.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from tpo_core.config.sweep import SweepConfig
+from tpo_core.errors import TpoError
+from tpo_core.tune.objective import Objective
+from tpo_core.tune.packing import DRIVER
+from tpo_core.tune.rounds import Book, Order, Place, Round
+
+NAME, PLACE = "search", "place.json"
+VALUE, MODE = "objective", "max"
+PARETO = ["score", "qa"]
+ASK_EVERY_S = 0.5
+# Read by Tune when a search starts. State is written at most once a second: a round takes longer, and what is not in it
+# when the process is killed is asked for again.
+TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # which prints tables whatever the verbosity
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials stay in the job's working directory
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its own returns from an interrupted search as if it had ended
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+}
+STARTUP_FRACTION, LEAST_STARTUP = 1 / 3, 4  # of the trials, drawn before TPE has something to learn from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a trial has to know; picklable.
+
+    folder: for the state of Tune, shared by all machines. first: weights to begin with, by loss; none is drawn there.
+    carry_out: trains and measures. record: takes each round with its values. forget: called when a trial has ended for
+    good; what it left may go. All three run wherever the trial or the driver does.
+    """
+
+    config: SweepConfig
+    rungs: Sequence[int]
+    folder: Path
+    objective: Objective
+    first: dict[str, float] | None
+    carry_out: Callable[[Order], Round]
+    record: Callable[[Round, dict[str, float]], None]
+    forget: Callable[[str], None]
+
+    @property
+    def book(self) -> Book:
+        """Where the rounds of trials are kept."""
+        return Book(self.folder / "rounds")
+
+
+def run_references(
+    orders: Sequence[Order], book: Book, carry_out: Callable[[Order], Round], side_by_side: int
+) -> dict[str, Round]:
+    """The rounds of orders that no scheduler decides about, by trial; those in the book are not carried out again.
+
+    TpoError and RunFailedError as `carry_out` raises them.
+    """
+    task = ray.remote(num_cpus=DRIVER["CPU"], max_retries=0)(call)
+    waiting, under_way = deque(order for order in orders if book.find(order) is None), list[Any]()
+    while waiting or under_way:
+        while waiting and len(under_way) < side_by_side:
+            under_way.append(task.remote(carry_out, waiting.popleft()))
+        done, under_way = ray.wait(under_way)
+        try:
+            for one in ray.get(done):
+                book.add(one)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, TpoError) else error from None
+    found = {order.trial: book.find(order) for order in orders}
+    return {trial: one for trial, one in found.items() if one is not None}
+
+
+def call(carry_out: Callable[[Order], Round], order: Order) -> Round:
+    """What a Ray task takes: a function, where `carry_out` is any callable."""
+    return carry_out(order)
+
+
+def search(sweep: Sweep, echo: Callable[[str], None]) -> list[Round]:
+    """Run all trials, or those that an earlier call with the same folder has not finished; the rounds of all.
+
+    Needs a Ray that the caller has initialised. Raises TpoError when a trial failed by a mistake of the user, and Ray's
+    error when all of them failed by anything else.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with environment():
+        grid = tuner(sweep, echo).fit()
+    for error in grid.errors:
+        if isinstance(cause := getattr(error, "cause", None), TpoError):
+            raise cause
+    results = [grid[place] for place in range(len(grid))]
+    known = {result.metrics["trial_id"] for result in results if result.metrics}
+    if grid.errors:
+        echo(f"sweep  {len(grid.errors)} of {len(grid)} trials failed, the same command tries them again")
+        if not known:
+            raise grid.errors[0]
+    return [one for one in sweep.book.all() if one.trial in known]
+
+
+@contextmanager
+def environment() -> Iterator[None]:
+    """What Tune reads; what the user has set stays."""
+    added = {name: value for name, value in TUNE_ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def tuner(sweep: Sweep, echo: Callable[[str], None]) -> tune.Tuner:
+    """A new search, or the one in the folder where it was."""
+    config = sweep.config
+    population = config.scheduler == "pbt"
+    slots = Slots(config.concurrent_trials) if population else nullcontext()
+    trainable = tune.with_resources(trainable_of(sweep, slots), dict(DRIVER))
+    place = sweep.folder / "tune" / NAME
+    if tune.Tuner.can_restore(str(place)):
+        return tune.Tuner.restore(str(place), trainable, resume_errored=True)
+    random.seed(config.seed)  # PBT draws from it
+    searcher = searcher_of(sweep)
+    return tune.Tuner(
+        trainable,
+        param_space=domains(config) if searcher is None else {},
+        tune_config=tune.TuneConfig(
+            num_samples=config.trials,
+            max_concurrent_trials=None if population else config.concurrent_trials,
+            search_alg=searcher,
+            scheduler=scheduler_of(config, sweep.rungs),
+        ),
+        run_config=tune.RunConfig(
+            name=NAME,
+            storage_path=str(place.parent),
+            stop={"step": sweep.rungs[-1]},  # before PBT thinks of one that has come to the end
+            verbose=0,
+            callbacks=[Teller(sweep, echo)],
+        ),
+    )
+
+
+class Slots:
+    """Lets so many trials at a time train of a population that is alive all the while: Tune knows no such limit.
+
+    A context that a trial enters for a round; picklable.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._actor: Any = ray.remote(_Slots).options(num_cpus=0).remote(count)
+
+    def __enter__(self) -> None:
+        while not ray.get(self._actor.take.remote()):
+            time.sleep(ASK_EVERY_S)
+
+    def __exit__(self, *how: object) -> None:
+        ray.get(self._actor.give.remote())
+
+
+class _Slots:
+    """The actor."""
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+
+    def take(self) -> bool:
+        self.free -= (taken := self.free > 0)
+        return taken
+
+    def give(self) -> None:
+        self.free += 1
+
+
+def trainable_of(sweep: Sweep, slots: AbstractContextManager[None]) -> Callable[[dict[str, Any]], None]:
+    """The function that Tune calls with the weights of a trial."""
+
+    def trial(config: dict[str, Any]) -> None:
+        name = tune.get_context().get_trial_id()
+        weights = {loss: float(config[loss]) for loss in sweep.config.space}
+        at = read_place(tune.get_checkpoint())
+        for step in sweep.rungs:
+            if at is not None and step <= at.step:
+                continue
+            order = Order(trial=name, weights=weights, step=step, origin=at)
+            one = sweep.book.find(order)
+            if one is None:
+                with slots:
+                    one = sweep.carry_out(order)
+                sweep.book.add(one)
+            values = sweep.objective.values(one.metrics)
+            sweep.record(one, values)
+            at = Place(trial=name, step=step, weights=weights)
+            report(at, values)
+            if one.failed is not None:
+                return
+
+    return trial
+
+
+def report(at: Place, values: dict[str, float]) -> None:
+    """Tell the scheduler, who may end this process here, and leave a word on where the trial stands."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / PLACE).write_text(json.dumps(asdict(at)))
+        tune.report({"step": at.step, **values}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def read_place(checkpoint: tune.Checkpoint | None) -> Place | None:
+    """Where the trial stands that a checkpoint is of."""
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return Place(**json.loads((Path(folder) / PLACE).read_text()))
+
+
+def domains(config: SweepConfig) -> dict[str, Any]:
+    """The space as Tune has it."""
+    return {name: tune.loguniform(low, high) for name, (low, high) in config.space.items()}
+
+
+def searcher_of(sweep: Sweep) -> Searcher | None:
+    """Where weights come from; None leaves it to PBT, which takes no searcher beside it."""
+    config = sweep.config
+    if config.scheduler == "pbt":
+        return None
+    startup = max(LEAST_STARTUP, round(STARTUP_FRACTION * config.trials))
+    several = config.search == "tpe_multi"
+    return OptunaSearch(
+        space={name: optuna.distributions.FloatDistribution(low, high, log=True)
+               for name, (low, high) in config.space.items()},
+        metric=PARETO if several else VALUE,
+        mode=[MODE] * len(PARETO) if several else MODE,
+        points_to_evaluate=None if sweep.first is None else [sweep.first],
+        sampler=optuna.samplers.RandomSampler(config.seed)
+        if config.search == "random"
+        else optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=startup),
+    )  # fmt: skip
+
+
+def scheduler_of(config: SweepConfig, rungs: Sequence[int]) -> TrialScheduler:
+    """What decides after each rung."""
+    if config.scheduler == "asha":
+        return ASHAScheduler(
+            time_attr="step", metric=VALUE, mode=MODE, max_t=rungs[-1], grace_period=rungs[0],
+            reduction_factor=config.reduction_factor,
+        )  # fmt: skip
+    if config.scheduler == "pbt":
+        return PopulationBasedTraining(
+            time_attr="training_iteration", metric=VALUE, mode=MODE, perturbation_interval=1,
+            hyperparam_mutations=domains(config), custom_explore_fn=Clip(config.space),
+        )  # fmt: skip
+    return FIFOScheduler()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Keeps weights that PBT has changed within their bounds."""
+
+    space: dict[str, tuple[float, float]]
+
+    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
+        return config | {name: min(max(config[name], low), high) for name, (low, high) in self.space.items()}
+
+
+class Teller(tune.Callback):
+    """A line for each round, and what a trial left goes when it has ended."""
+
+    def __init__(self, sweep: Sweep, echo: Callable[[str], None]) -> None:
+        self.sweep, self.echo = sweep, echo
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """The weights, and what they are worth."""
+        ended = sum(each.is_finished() for each in trials)
+        weights = "  ".join(f"{name} {result['config'][name]:.3g}" for name in self.sweep.config.space)
+        self.echo(
+            f"sweep  {trial.trial_id}  {result['step']}/{self.sweep.rungs[-1]}  objective {result[VALUE]:.3f}  qa"
+            f" {result['qa']:.3f}  {weights}  ({ended} of {self.sweep.config.trials} trials ended)"
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Nothing will go on from there."""
+        self.sweep.forget(trial.trial_id)
