@@ -62,7 +62,7 @@ class Chain:
 
     def preprocess(self, ctx: StepContext) -> dict[str, Any]:
         """Native annotations and media to shards."""
-        root = self.recipe.data.root or str(ctx.inputs["render"].path)
+        root = self.recipe.data.root or absolute(ctx.inputs["render"].uri)  # other machines do not see a fetched copy
         store = MediaStore(absolute(join(self.recipe.work_uri, MEDIA)), f"../../{MEDIA}")
         return preprocess(self.recipe.data, root, ctx.output, echo=self.echo, store=store, **decoders(self.recipe))
 

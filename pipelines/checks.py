@@ -1,6 +1,7 @@
 """check_sources(recipe), check_roots(data), ...: mistakes that a recipe's schema cannot see, before any work."""
 
 import os
+import uuid
 from pathlib import Path
 
 from tpo_core.config.names import nearest
@@ -10,7 +11,7 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 from tpo_core.models.backbones.registry import base_groups
 from tpo_core.storage.local import to_path
-from tpo_core.storage.uri import absolute, exists, is_local, join
+from tpo_core.storage.uri import absolute, delete, exists, is_local, join, write_bytes
 from tpo_core.train.build import PART
 from tpo_core.train.stages import PhaseRef, phases_of, plan_phase
 
@@ -47,6 +48,16 @@ def check_places(recipe: Recipe, results: str | Path) -> None:
             raise TpoError(f"{what} cannot go to {path}, because {there} is no folder: name another place")
         if not os.access(there, os.W_OK | os.X_OK):
             raise TpoError(f"{what} cannot go to {path}: no permission to write to {there}; name another place")
+
+
+def check_writable(recipe: Recipe, results: str) -> None:
+    """Remote places of results and checkpoints, from a machine of the cluster and before any step runs. TpoError for
+    one that is not there, takes no writing, or does not know the credentials."""
+    for place in dict.fromkeys(filter(None, (results, recipe.train.checkpoint_uri))):
+        if not is_local(place):
+            probe = join(place, f".probe-{uuid.uuid4().hex}")
+            write_bytes(probe, b"")
+            delete(probe)
 
 
 def check_roots(data: DataConfig) -> None:

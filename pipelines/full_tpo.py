@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.chain import build_chain
-from pipelines.checks import check_groups, check_phases, check_places, check_roots
+from pipelines.checks import check_groups, check_phases, check_places, check_roots, check_writable
 from pipelines.cluster import connect
 from pipelines.gauges import watched
 from pipelines.report import print_report
@@ -65,6 +65,7 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
         run_steps(steps, work, dry_run=True, echo=echo, **window)
         return 0
     began = time.monotonic()
+    check_writable(recipe, work)
     with connect(recipe):
         phases = [ref.name for ref in phases_of(recipe)]
         done = run_steps(watched(steps, phases), work, echo=echo, **window)

@@ -1,5 +1,8 @@
 """Phases of a chain whose work folder is no disk."""
 
+from types import SimpleNamespace
+
+from pipelines import chain as chains
 from pipelines.chain import Chain
 from tests.unit.train.stub import stub_recipe
 from tpo_core.execution.artifact import RECORD, Artifact
@@ -52,3 +55,13 @@ def test_checkpoints_that_are_kept_for_good_stay(bucket):
     chain.model_of(phase)
     assert uris.exists(kept)
     assert not any(uris.exists(each) for each in left)
+
+
+def test_rendered_data_are_read_where_all_machines_see_them(tmp_path, monkeypatch):
+    roots = []
+    monkeypatch.setattr(chains, "preprocess", lambda data, root, *_, **__: roots.append(root))
+    monkeypatch.chdir(tmp_path)
+    for uri in ("s3://bucket/runs/render/f", "runs/render/f"):
+        rendered = SimpleNamespace(uri=uri)
+        chain_at(tmp_path).preprocess(SimpleNamespace(inputs={"render": rendered}, output=tmp_path))
+    assert roots == ["s3://bucket/runs/render/f", f"{tmp_path}/runs/render/f"]
