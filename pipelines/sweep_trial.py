@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from tpo_core.config.load import validated
+from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import Recipe
 from tpo_core.errors import RunFailedError, TpoError, in_one_line
 from tpo_core.evaluation.evaluate import evaluate_part
@@ -171,6 +172,7 @@ class Trainee:
         task = ray.remote(job_of).options(
             num_cpus=train.cpus_per_worker,
             num_gpus=train.gpus_per_worker,
+            resources=group_resources(self.recipe.nodes.evaluate),
             max_retries=train.max_failures,
             scheduling_strategy="DEFAULT",  # not within the resources of the trial
         )
