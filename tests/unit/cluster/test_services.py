@@ -31,7 +31,7 @@ def test_the_tracking_server_takes_its_options():
     taken = context.params
     assert taken["app_name"] == "basic-auth"
     assert taken["host"] == "0.0.0.0"
-    assert taken["backend_store_uri"].startswith("postgresql://mlflow@postgres")
+    assert taken["backend_store_uri"].startswith("postgresql+psycopg2://mlflow@postgres")
     assert taken["serve_artifacts"]
     assert "mlflow:5000" in taken["allowed_hosts"].split(",")
 
