@@ -222,6 +222,10 @@ def plan_of(recipe: Recipe) -> Plan:
         raise TpoError(
             f"work_uri {recipe.work_uri}: trials share a folder, so name one on a disk that all machines see"
         )
+    try:
+        recipe.sweep.require_fit(recipe.stages)
+    except ValueError as error:
+        raise TpoError(f"recipe {recipe.name}: {error}") from None
     ref = find_phase(recipe, recipe.sweep.stage, phase_name(recipe))
     return Plan(recipe, trial_recipe(recipe), ref)
 

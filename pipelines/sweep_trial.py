@@ -51,7 +51,12 @@ def trial_recipe(recipe: Recipe) -> Recipe:
         "limit_per_task": sweep.limit_per_task,
         "limit_by_task": sweep.limit_by_task,
     }
-    return validated(Recipe, raw, f"recipe {recipe.name}, in trials of the sweep", "the recipe")
+    name = f"recipe {recipe.name}, in trials of the sweep"
+    for balance in sweep.baselines:
+        raw["stages"][sweep.stage]["balance"] = balance
+        validated(Recipe, raw, f"{name}, baseline {balance}", "the recipe")
+    raw["stages"][sweep.stage]["balance"] = "fixed"
+    return validated(Recipe, raw, name, "the recipe")
 
 
 def phase_name(recipe: Recipe) -> str:
