@@ -32,6 +32,7 @@ from pipelines.sweep_report import write_outputs
 from pipelines.sweep_trial import Trainee, phase_name, trial_recipe
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
+from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import RunFailedError, TpoError
@@ -252,7 +253,7 @@ def require_cluster(trial: Recipe) -> None:
     sweep, train = trial.sweep, trial.train
     assert sweep is not None
     each = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
-    each = {name: amount for name, amount in each.items() if amount}
+    each = {name: amount for name, amount in each.items() if amount} | group_resources(trial.nodes.train)
     alive = sweep.trials if sweep.scheduler == "pbt" else 0
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     try:
