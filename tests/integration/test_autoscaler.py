@@ -117,8 +117,7 @@ class Watch:
 
 
 def groups_of(manifest: Path) -> dict[str, dict]:
-    """The node groups of the cluster as types of the autoscaler, as far as this machine can play them: one node of gpu,
-    two of cpu."""
+    """The node groups of the cluster as types of the autoscaler, two nodes at most of each."""
     spec = yaml.safe_load(manifest.read_text(encoding="utf-8"))["spec"]
     types = {}
     for group in spec["workerGroupSpecs"]:
@@ -150,8 +149,7 @@ def watch() -> Iterator[Watch]:
         "head_node_type": "ray.head.default",
         "available_node_types": {**types, **head},
         "auth": {},
-        **dict.fromkeys(NOTHING_TO_COPY, []),
-        **dict.fromkeys(NOTHING_TO_RUN, []),
+        **dict.fromkeys((*NOTHING_TO_COPY, *NOTHING_TO_RUN), ()),
         "file_mounts": {},
         "provider": {
             "type": "external",  # as "fake_multinode" it wants a file of defaults that Ray's wheel lacks (2.60)
@@ -193,7 +191,7 @@ def watch() -> Iterator[Watch]:
 
 
 def connect(host: str, port: int, head: subprocess.Popen, deadline_s: float = 60.0) -> None:
-    """Joins the cluster when its tables can be had: Ray itself waits for minutes for a head that does not listen yet."""
+    """Joins the cluster once its head listens: Ray itself would wait for minutes for one that does not yet."""
     limit = time.monotonic() + deadline_s
     while True:
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
