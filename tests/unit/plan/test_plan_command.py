@@ -12,7 +12,7 @@ from tpo_core.plan.__main__ import main
 from tpo_core.plan.facts import GPUS
 from tpo_core.plan.memory import STRATEGIES
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
+ROOT = Path(__file__).resolve().parents[3]
 QUICK = ["--recipe", "quickstart", "--gpus", "2"]
 
 
@@ -62,9 +62,10 @@ def test_the_published_recipe(published):
 
 
 def test_documents_hold_what_the_command_prints(plan):
-    text = (DOCS / "scale.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
     for table in plan["tables"].values():
         assert "\n".join(table) in text
+    assert "\n".join(plan["tables"]["sizing"]) in (ROOT / "cluster" / "README.md").read_text(encoding="utf-8")
 
 
 def test_flops_hours_and_tokens_belong_together(published):
