@@ -99,7 +99,7 @@ class SweepConfig(Config):
         stage, phase = stages[self.stage], self.phase_of(stages)
         if stage.balance != "fixed":
             raise ValueError(f"sweep.stage: stages.{self.stage}.balance {stage.balance} sets the weights: set fixed")
-        there = {"lm", *phase.mixture} - {"chat"} | ({"kl"} if "chat" in phase.mixture else set())
+        there = {"lm", *(set(phase.mixture) & set(stage.heads))} | ({"kl"} if "chat" in phase.mixture else set())
         for name in self.space:
             if name not in there:
                 raise ValueError(

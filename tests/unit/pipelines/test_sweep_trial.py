@@ -1,0 +1,143 @@
+"""What a trial does in a round, without a cluster: whose checkpoint it goes on from, what it measures, how it fails."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import sweep_trial
+from pipelines.sweep_trial import Trainee, trial_recipe
+from tests.unit.train.in_process import run_phase_in_process
+from tests.unit.train.stub import stub_recipe
+from tpo_core.config.load import load_recipe
+from tpo_core.errors import TpoError
+from tpo_core.tracking.sweep import SweepRuns
+from tpo_core.train.loop import DivergedError
+from tpo_core.tune.rounds import Order, Place
+
+WEIGHTS, OTHER = {"lm": 1.0, "region": 2.0}, {"lm": 0.5, "region": 4.0}
+
+
+@pytest.fixture
+def trainee(tmp_path, monkeypatch):
+    """Trains the stub in this process, and measures how much region weighs."""
+    made = Trainee(stub_recipe(), "vision_task", "all", "none", "none", tmp_path, SweepRuns("none", "e", "s", "f"))
+
+    def train(self, order, job):
+        run_phase_in_process(job)
+
+    def measure(self, model, output):
+        assert model == "none" or (Path(model) / "weights.pt").exists()
+        return {"qa/accuracy": 0.5}
+
+    monkeypatch.setattr(Trainee, "train", train)
+    monkeypatch.setattr(Trainee, "measure", measure)
+    return made
+
+
+def notes(trainee, trial):
+    return (trainee.folder / "trials" / trial / "phase" / "notes.txt").read_text()
+
+
+def at(trial, step, weights):
+    return Place(trial=trial, step=step, weights=weights)
+
+
+def test_a_trial_goes_on_from_rung_to_rung(trainee):
+    first = trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    second = trainee(Order(trial="a", weights=WEIGHTS, step=12, origin=at("a", 4, WEIGHTS)))
+    assert "resuming at step 4" in notes(trainee, "a")
+    assert (first.step, second.step) == (4, 12)
+    assert first.metrics == {"qa/accuracy": 0.5}
+    summary = json.loads((trainee.folder / "trials/a/phase/phase.json").read_text())
+    assert first.training_s + second.training_s == pytest.approx(summary["seconds"])
+    assert trainee.job(Order(trial="a", weights=WEIGHTS, step=4), Path("x")).stage.loss_weights["region"] == 2.0
+
+
+def test_a_fork_leaves_its_own_past_behind(trainee):
+    trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    trainee(Order(trial="b", weights=OTHER, step=4))
+    order = Order(trial="b", weights={**WEIGHTS, "region": 3.0}, step=12, origin=at("a", 4, WEIGHTS))
+    forked = trainee(order)
+    assert "resuming at step 4" in notes(trainee, "b")
+    assert "starting at step 0" not in notes(trainee, "b")
+    summary = json.loads((trainee.folder / "trials/b/phase/phase.json").read_text())
+    assert 0 < forked.training_s < summary["seconds"], "what the other trial spent is not its own"
+    again = trainee(order)  # a round that was carried out, and lost before it could be told
+    assert again.weights == forked.weights
+    assert notes(trainee, "b").count("resuming at step 4") == 1
+
+
+def test_other_weights_without_a_checkpoint_begin_anew(trainee):
+    trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    trainee(Order(trial="a", weights=OTHER, step=4))
+    assert "starting at step 0" in notes(trainee, "a")
+    assert "resuming" not in notes(trainee, "a")
+
+
+def test_a_balancer_is_another_recipe_of_the_stage(trainee):
+    trainee(Order(trial="uncertainty", weights=WEIGHTS, step=12, balance="uncertainty"))
+    rows = (trainee.folder / "trials/uncertainty/phase/history.jsonl").read_text().splitlines()
+    assert "weight/lm" in json.loads(rows[-1])
+
+
+def test_the_base_is_measured_and_not_trained(trainee):
+    one = trainee(Order(trial="base", weights={}, step=0))
+    assert (one.metrics, one.training_s) == ({"qa/accuracy": 0.5}, 0.0)
+    assert not (trainee.folder / "trials/base/phase").exists()
+
+
+def test_divergence_is_a_result(trainee, monkeypatch):
+    def diverges(self, order, job):
+        raise DivergedError("step 3: total nan")
+
+    monkeypatch.setattr(Trainee, "train", diverges)
+    one = trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    assert (one.failed, one.metrics) == ("step 3: total nan", {})
+
+
+def test_what_only_serves_to_go_on_is_forgotten(trainee):
+    trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    trainee.forget("a")
+    assert not (trainee.folder / "trials/a/phase").exists()
+    trainee.forget("gone")
+
+
+SWEEP = ["sweep=null", "sweep.stage=multitask", "sweep.space={region: [0.5, 4]}", "sweep.metrics=[region/miou]",
+         "sweep.first_rung_steps=4"]  # fmt: skip
+
+
+def test_trials_have_steps_workers_and_requests_of_their_own():
+    changes = ["sweep.steps=32", "sweep.workers=1", "sweep.torch_threads=3", "sweep.limit_per_task=7"]
+    recipe = load_recipe("quickstart", [*SWEEP, *changes])
+    trial = trial_recipe(recipe)
+    assert trial.stages["multitask"].phases[0].steps == 32
+    assert trial.stages["vision_task"] == recipe.stages["vision_task"]
+    assert (trial.train.workers, trial.train.torch_threads) == (1, 3)
+    assert (trial.evaluation.parts, trial.evaluation.limit_per_task, trial.evaluation.gallery_size) == (["val"], 7, 0)
+    assert trial.evaluation.max_new_tokens == recipe.evaluation.max_new_tokens
+    assert trial.train.permanent_checkpoint_every_steps is None
+
+
+def test_a_population_keeps_the_checkpoints_of_its_rungs():
+    recipe = load_recipe("quickstart", [*SWEEP, "sweep.scheduler=pbt", "sweep.search=random"])
+    assert trial_recipe(recipe).train.permanent_checkpoint_every_steps == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("sweep.workers=3", r"in trials of the sweep: train\.workers 3 must divide"),
+        (
+            "sweep.baselines=[gradnorm] train.strategy=zero2",
+            r"baseline gradnorm: balance gradnorm needs train\.strategy",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_runs(change, message):
+    with pytest.raises(TpoError, match=message):
+        trial_recipe(load_recipe("quickstart", [*SWEEP, *change.split()]))
+
+
+def test_trials_wait_for_workers_as_long_as_others_train():
+    assert float(sweep_trial.WAIT_FOR_ROOM_S) >= 3600
