@@ -11,8 +11,8 @@ from tpo_core.train.rows import Progress
 
 
 def fork(root: str, step: int, into: Path, run: Mapping[str, Any]) -> Progress:
-    """Copy the checkpoint of `step` below `root` to a local folder, as one of `run` (what a run computes, as JSON); where
-    it stands.
+    """Copy the checkpoint of `step` below `root` to a local folder, as one of `run` (what a run computes, as JSON).
+    Returns where it stands.
 
     The caller answers for it that the other run trains the same parameters. FileNotFoundError if there is no such
     checkpoint.
