@@ -18,6 +18,7 @@ from tpo_core.data import preprocess as subject
 from tpo_core.data.example import load_example
 from tpo_core.data.frame_reader import FrameReader
 from tpo_core.data.frames import DecodeRequest
+from tpo_core.data.intake import RejectLog
 from tpo_core.data.media_store import ShardJob
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
@@ -124,7 +125,7 @@ def config(**changes) -> DataConfig:
     return DataConfig.model_validate({"root": "unused", "frames": frames, "sources": sources, **changes})
 
 
-def decode_here(store, jobs, data, cpus, rejected, echo):
+def decode_here(store, jobs, data, cpus, group, log, echo):
     with FrameReader(deadline_s=data.frames.decode_deadline_s) as reader:
         for job in jobs:
             subject.write_shard(store, job, reader, lambda *counts: None)
@@ -306,7 +307,7 @@ def test_a_store_that_a_node_does_not_see_is_told(cluster, tmp_path):
     request = DecodeRequest(uri="none.mp4", kind="video", short_side_px=16, n_frames=1)
     job = ShardJob({"none.mp4": request}, {"none.mp4": "0"})
     with pytest.raises(TpoError, match="a Ray node does not see /nowhere: choose a work_uri that all nodes share"):
-        DECODE_ON_RAY("/nowhere", [job], config(), 1, 0, print)
+        DECODE_ON_RAY("/nowhere", [job], config(), 1, None, RejectLog(tmp_path / "rejects", 0.0), print)
 
 
 def test_progress_tells_rate_bytes_rejects_and_the_time_left():
