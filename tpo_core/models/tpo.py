@@ -199,6 +199,11 @@ class TpoModel(nn.Module):
         """Modules, inner before outer, whose parameters are gathered together when they run; the rest is one unit."""
         return self.backbone.sharding_units()
 
+    def whole_units(self) -> list[nn.Module]:
+        """The heads, whose networks use parameters outside of the modules that own them, and run parts of themselves
+        only where samples allow it (pairs of different videos); and the task vectors, which hooks put into place."""
+        return [self.heads, self.task_tokens]
+
     def flops(self) -> Callable[[Batch], float]:
         """What a micro-batch costs, forward and backward, with what trains now: see the module of `batch_flops`."""
         return batch_flops(self)

@@ -73,6 +73,9 @@ class StubModel(nn.Module):
     def sharding_units(self) -> list[nn.Module]:
         return [self.adapter]
 
+    def whole_units(self) -> list[nn.Module]:
+        return [self.head]
+
 
 class StubBatches:
     """Two micro-batches a step, region then chat; content is a function of the step, sliced by rank."""

@@ -25,6 +25,10 @@ class Sharded(Protocol):
     def sharding_units(self) -> list[nn.Module]:
         """Modules, inner before outer, whose parameters are gathered together when they run; the rest is one unit."""
 
+    def whole_units(self) -> list[nn.Module]:
+        """Modules that each rank keeps whole: small ones whose parameters are used by more than their own forward, or
+        that a rank may leave out."""
+
 
 class Strategy(ABC):
     """One rank's view of a step. Needs an initialised process group when there is more than one process.

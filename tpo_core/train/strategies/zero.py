@@ -1,7 +1,8 @@
 """`zero2` and `zero3`: DeepSpeed's ZeRO. The only file that imports deepspeed.
 
 Stage 2 cuts gradients and moments into pieces, stage 3 the parameters as well: a module's own are gathered when it
-runs, in forward and again in backward, and dropped right after; the small ones stay whole (WHOLE_BELOW).
+runs, in forward and again in backward, and dropped right after; the small ones stay whole (WHOLE_BELOW), and so do
+the modules that the model names (`whole_units`).
 
 DeepSpeed partitions, gathers and reduces. What else its engine does is left alone, because the loop has its own way:
 autocast (the engine ends one that it did not begin), accumulation, clipping (it clips at 1.0 unless told otherwise),
@@ -33,6 +34,7 @@ from tpo_core.train.strategies.base import (
 )
 from tpo_core.train.strategies.replicated import BUCKET_ELEMENTS
 
+HELD = -1  # stands for a module; DeepSpeed numbers them from 0 on
 WHOLE_BELOW = 2**16  # parameters of fewer elements are not worth a gather of their own: stage 3 keeps them whole
 
 
@@ -190,6 +192,26 @@ class Zero3(Zero):
 
     stage = 3
 
+    def prepare(self, model: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
+        super().prepare(model, make_optimizer)
+        self.deepspeed.runtime.zero.utils.warned = True  # of outputs that it cannot look into: the heads' are whole
+        self._held = [p for unit in model.whole_units() for p in unit.parameters()]  # type: ignore[operator]
+        self._hold()
+        return model
+
+    def _hold(self) -> None:
+        """Gather the whole units until DeepSpeed cuts everything up again, which each update does: it lets go of no
+        parameter that a module is said to be busy with. (It lets go of those that it calls persistent as long as the
+        order of modules varies, and kinds alternate.)"""
+        if self._held:
+            self._held[0].all_gather(self._held)
+        for param in self._held:
+            param.ds_active_sub_modules.add(HELD)
+
+    def update(self, norm: float, clip_norm: float) -> None:
+        super().update(norm, clip_norm)
+        self._hold()
+
     def backward(self, share: Tensor, *, last: bool) -> None:
         # The first micro-batch of a step would overwrite gradients instead of adding to them, but only those of the
         # parameters that it reaches: what others got in the step before would stay. The buffer starts at zero instead.
@@ -217,13 +239,16 @@ class Zero3(Zero):
         small = self.zero.persistent_parameters
         if small:
             small[0].all_gather(small)
+        self._hold()
 
     def weights(self) -> dict[str, Tensor]:
+        self.zero.empty_partition_cache()
         held = {}
         for name, tensor in self.model.state_dict(keep_vars=True).items():
             with self.deepspeed.zero.GatheredParameters([tensor] if isinstance(tensor, nn.Parameter) else []):
                 if self.rank == 0:
                     held[name] = tensor.detach().cpu().clone()
+        self._hold()
         return held
 
 
