@@ -272,6 +272,7 @@ def scheduler_of(config: SweepConfig, rungs: Sequence[int]) -> TrialScheduler:
         return PopulationBasedTraining(
             time_attr="training_iteration", metric=VALUE, mode=MODE, perturbation_interval=1,
             hyperparam_mutations=domains(config), custom_explore_fn=Clip(config.space),
+            synch=True,  # all wait at a rung: who comes first there would otherwise find nobody to learn from
         )  # fmt: skip
     return FIFOScheduler()
 

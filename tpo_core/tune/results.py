@@ -87,6 +87,8 @@ class Outcome:
             "trials": len(self.last()),
             "stopped_early": sum(one.step < self.rungs[-1] for one in self.last().values()),
             "qa_floor": self.objective.qa_floor,
+            "objective": asdict(self.objective),
+            "rungs": list(self.rungs),
             "values": {one.trial: self.objective.values(one.metrics) for one in self.last().values()},
             "rank_correlation": {str(rung): {"spearman": value, "trials": count}
                                  for rung, (value, count) in self.early_tells_late().items()},
@@ -97,6 +99,18 @@ class Outcome:
             "references": {name: asdict(one) for name, one in self.references.items()},
             "rounds": [asdict(one) for one in self.rounds],
         }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "Outcome":
+        """The inverse of `to_json`."""
+        objective = Objective(**{**told["objective"], "metrics": tuple(told["objective"]["metrics"])})
+        return cls(
+            objective=objective,
+            rungs=told["rungs"],
+            rounds=[Round(**one) for one in told["rounds"]],
+            references={name: Round(**one) for name, one in told["references"].items()},
+            launch=Launch(**told["launch"]),
+        )
 
 
 def table(outcome: Outcome) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.tune.made_sweep import OBJECTIVE, RUNGS, made, measured, outcome, rounds
 from tpo_core.tune.plots import draw_parallel, draw_pareto
-from tpo_core.tune.results import Launch, table
+from tpo_core.tune.results import Launch, Outcome, table
 
 
 def test_a_trial_that_loses_too_much_qa_never_wins_however_good():
@@ -51,6 +51,9 @@ def test_everything_is_json():
     assert found["weights"] == {"region": 2.0, "mask": 0.5}
     assert found["rank_correlation"] == {"10": {"spearman": pytest.approx(-0.5), "trials": 3}}
     assert len(found["rounds"]) == 8
+    again = Outcome.from_json(found)
+    assert again.to_json() == outcome().to_json()
+    assert again.objective == OBJECTIVE
 
 
 def test_the_table_tells_who_won_and_why_others_did_not():

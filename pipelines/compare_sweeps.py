@@ -1,0 +1,92 @@
+"""python pipelines/compare_sweeps.py --recipe quickstart [--seeds 1,2,3] [--output PATH] [key.path=value ...]
+
+Is the search worth it? For each seed two sweeps, as the recipe says: random weights, each trained to the end, and
+TPE with successive halving (ASHA), which begins as many trials as the same optimizer steps pay for. The table says how
+many steps the second needed to reach the best of the first. A sweep is a step of the chain: the same command repeats
+none that is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.ablate import numbers
+from pipelines.cluster import connect
+from pipelines.sweep_loss_weights import STEP, Plan, check, plan_of, require_cluster
+from pipelines.sweep_report import NUMBERS
+from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
+from tpo_core.config.load import load_recipe
+from tpo_core.execution.cli import main_guard
+from tpo_core.execution.runner import run_steps
+from tpo_core.storage.uri import absolute, read_json
+from tpo_core.tune.compare import compare, table, trials_of_equal_cost
+from tpo_core.tune.results import Outcome
+
+RANDOM, HALVING = ("random", "none"), ("tpe", "asha")
+NAMES = ("random", "TPE with ASHA")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses, checks, runs the sweeps that are not finished, writes and prints the table."""
+    args = parse(argv)
+    plans = {seed: plans_of(args.recipe, args.overrides, seed) for seed in args.seeds}
+    recipe = plans[args.seeds[0]][0].recipe
+    work = absolute(recipe.work_uri)
+    for pair in plans.values():
+        for plan in pair:
+            check(plan, None)
+    rows = []
+    with connect(recipe):
+        for seed, pair in plans.items():
+            outcomes = [outcome_of(plan, work) for plan in pair]
+            rows.append(compare(seed, outcomes[0], outcomes[1]))
+    lines = table(rows, NAMES)
+    for line in lines:
+        echo(line)
+    if args.output is not None:
+        args.output.write_text("\n".join(lines) + "\n")
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", required=True, help=RECIPE)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
+    parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="seeds of the search; 1,2,3")
+    parser.add_argument("--output", type=Path, help="file for the table")
+    return parser.parse_intermixed_args(argv)
+
+
+def plans_of(recipe: str, overrides: Sequence[str], seed: int) -> list[Plan]:
+    """The two sweeps of a seed. TpoError as of one sweep."""
+    plan_of(load_recipe(recipe, overrides))  # says what is missing where there is no section to override
+    first = plan_of(load_recipe(recipe, [*overrides, *ways(RANDOM, seed)]))
+    config = first.recipe.sweep
+    assert config is not None
+    rungs = plan_of(load_recipe(recipe, [*overrides, *ways(HALVING, seed)])).rungs
+    begun = trials_of_equal_cost(config.trials, rungs, config.reduction_factor)
+    other = plan_of(load_recipe(recipe, [*overrides, *ways(HALVING, seed), f"sweep.trials={begun}"]))
+    return [first, other]
+
+
+def ways(way: tuple[str, str], seed: int) -> list[str]:
+    """The overrides that make a sweep search in one of the ways."""
+    return [f"sweep.search={way[0]}", f"sweep.scheduler={way[1]}", f"sweep.seed={seed}"]
+
+
+def outcome_of(plan: Plan, work: str) -> Outcome:
+    """What came of a sweep, which is run if it was not."""
+    require_cluster(plan.trial)
+    done = run_steps(plan.steps(work), work, echo=echo)
+    return Outcome.from_json(read_json(done[STEP].path / NUMBERS))
+
+
+if __name__ == "__main__":
+    main_guard(lambda: main(sys.argv[1:]))

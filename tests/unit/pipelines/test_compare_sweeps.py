@@ -1,0 +1,47 @@
+"""Two ways of searching through the command line, whose sweeps were run by nobody."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from pipelines import compare_sweeps
+from pipelines.compare_sweeps import main, plans_of
+from tests.unit.tune.made_sweep import made, measured, outcome
+from tpo_core.errors import TpoError
+
+
+def finished(score, trials):
+    """A sweep of so many trials, all of which got this."""
+    return outcome(rounds=[made(f"t{number}", 40, measured(score, 0.25, 0.9)) for number in range(trials)])
+
+
+def test_the_second_begins_what_the_same_steps_pay_for():
+    first, other = plans_of("quickstart", [], seed=5)
+    assert (first.recipe.sweep.search, first.recipe.sweep.scheduler, first.recipe.sweep.trials) == (
+        "random",
+        "none",
+        12,
+    )
+    assert (other.recipe.sweep.search, other.recipe.sweep.scheduler, other.recipe.sweep.trials) == ("tpe", "asha", 27)
+    assert (first.recipe.sweep.seed, other.recipe.sweep.seed) == (5, 5)
+    assert first.rungs == other.rungs == [30, 120]
+
+
+def test_a_row_a_seed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare_sweeps, "connect", lambda recipe: nullcontext())
+    monkeypatch.setattr(
+        compare_sweeps,
+        "outcome_of",
+        lambda plan, work: finished(0.5, 3) if plan.recipe.sweep.search == "random" else finished(0.6, 4),
+    )
+    command = ["--recipe", "quickstart", f"work_uri={tmp_path / 'work'}", "--seeds", "4,9"]
+    assert main([*command, "--output", str(tmp_path / "table.md")]) == 0
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines == capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["4", "9"]
+    assert "| 90 | 1.000 | 120 | 1.100 | 30 (33 % of 90) |" in lines[2]
+
+
+def test_a_recipe_without_a_sweep_is_told_before_a_cluster_is_touched():
+    with pytest.raises(TpoError, match=r"has no section sweep"):
+        main(["--recipe", "llava_ov_tpo"])

@@ -1,0 +1,57 @@
+"""Two searches at equal cost."""
+
+import pytest
+
+from tests.unit.tune.made_sweep import made, measured, outcome
+from tpo_core.tune.compare import climb, compare, cost_of, table, trials_of_equal_cost
+
+
+def whole(trial, region, ended_s, qa=0.9):
+    """The two rounds of a trial that comes to the end."""
+    return [made(trial, 10, measured(0.1, 0.25, qa), began_s=ended_s - 20),
+            made(trial, 40, measured(region, 0.25, qa), began_s=ended_s - 10)]  # fmt: skip
+
+
+RANDOM = outcome(rounds=[*whole("a", 0.4, 100), *whole("b", 0.6, 200), *whole("c", 0.5, 300)])
+ASHA = outcome(
+    rounds=[
+        *whole("a", 0.3, 100),
+        *(made(f"s{number}", 10, measured(0.1, 0.2, 0.9), began_s=120 + number) for number in range(4)),
+        *whole("b", 0.9, 200, qa=0.5),
+        *whole("c", 0.7, 300),
+    ]
+)
+
+
+def test_what_is_best_so_far_grows_with_the_steps_of_all_trials():
+    assert climb(RANDOM) == [(40, pytest.approx(0.9)), (80, pytest.approx(1.1)), (120, pytest.approx(1.1))]
+    assert cost_of(RANDOM) == 120
+
+
+def test_a_trial_that_loses_qa_is_paid_for_and_reaches_nothing():
+    assert [cost for cost, _ in climb(ASHA)] == [40, 160]
+    one = compare(7, RANDOM, ASHA)
+    assert (one.cost, one.best, one.other_cost, one.other_best) == (120, pytest.approx(1.1), 160, pytest.approx(1.2))
+    assert (one.seed, one.reached) == (7, 160)
+    assert compare(7, ASHA, RANDOM).reached is None
+
+
+def test_nothing_is_reached_where_there_is_no_best():
+    nobody = outcome(rounds=[made("a", 10, measured(0.5, 0.5, 0.9))])
+    one = compare(1, nobody, RANDOM)
+    assert (one.best, one.reached, one.other_best) == (None, None, pytest.approx(1.1))
+
+
+@pytest.mark.parametrize(("factor", "trials"), [(4, 27), (2, 19)])
+def test_halving_begins_more_trials_for_the_same_steps(factor, trials):
+    rungs = (30, 120)
+    begun = trials_of_equal_cost(12, rungs, factor)
+    assert begun == trials
+    assert begun * (30 + 90 / factor) <= 12 * 120 < (begun + 1) * (30 + 90 / factor)
+    assert trials_of_equal_cost(12, (120,), 4) == 12
+
+
+def test_the_table_says_how_much_of_the_budget_it_took():
+    lines = table([compare(1, RANDOM, ASHA), compare(2, ASHA, RANDOM)], ("random", "asha"))
+    assert lines[2] == "| 1 | 120 | 1.100 | 160 | 1.200 | 160 (133 % of 120) |"
+    assert lines[3].endswith("| never |")
