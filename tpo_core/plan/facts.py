@@ -49,8 +49,8 @@ class DataSet:
 VIDEO_FPS = 30.0  # of every video below
 
 # Samples: TimeIT (arXiv 2312.02051), the label files of the data sets, and for conversation the collections of the
-# VideoChat2 code base, rounded. Lengths and heights: the papers of the data sets, rounded; where they are mixed, the
-# larger part. VideoChat2-IT counts as video throughout, so that its cost is an upper bound.
+# VideoChat2 code base, rounded. Media, lengths and heights are round figures, which only decoding depends on.
+# VideoChat2-IT counts as video throughout, so that its cost is an upper bound.
 DATA_SETS = {
     "didemo": DataSet("temporal", 33_000, 8_400, 30, 360),
     "queryd": DataSet("temporal", 14_600, 1_300, 280, 360),

@@ -26,6 +26,7 @@ from tpo_core.heads.registry import build_head
 from tpo_core.heads.sam2.frozen import FrozenSam2
 from tpo_core.heads.sam2.head import Sam2MaskHead
 from tpo_core.models.backbones.base import Backbone
+from tpo_core.models.backbones.generic import Generic
 from tpo_core.models.backbones.registry import load_backbone
 from tpo_core.models.convert.sam2 import hiera_large
 from tpo_core.models.task_tokens import TASK_TOKENS, TaskTokens
@@ -178,8 +179,8 @@ def count_layers(backbone: Backbone, part: str) -> int:
 
 
 def run_tower(backbone: Backbone, n_frames: int, rows: int) -> Any:
-    """Tower and connector, where the family takes frames one by one; the others are counted without them."""
-    if not hasattr(backbone.vlm.config, "vision_config") or backbone.frames_a_group > 1:
+    """Tower and connector; generic bases, whose towers take pictures in a dozen ways, are counted without them."""
+    if isinstance(backbone, Generic):
         return None
     pixels = torch.zeros(rows, n_frames, 3, backbone.image_size, backbone.image_size)
     return backbone.vlm.get_video_features(pixels)

@@ -77,8 +77,10 @@ def stage_table(
     PAPER_GPUS stand beside ours, with the MFU at which this work takes them on GPUs of the kind that is planned for."""
     gpu_usd = gpu.hour_usd if assumed.gpu_hour_usd is None else assumed.gpu_hour_usd
     core_usd = decoding.core_hours * assumed.cpu_hour_usd
-    core_hours, shards = f"{decoding.core_hours:,.0f} core hours", storage(decoding.stored_bytes, assumed)
-    rows = [["preprocess", core_hours, "-", f"{core_usd:,.0f}", *shards, *["-", "-"] * paper]]
+    rows = []
+    if decoding.media:
+        core_hours, shards = f"{decoding.core_hours:,.0f} core hours", storage(decoding.stored_bytes, assumed)
+        rows.append(["preprocess", core_hours, "-", f"{core_usd:,.0f}", *shards, *["-", "-"] * paper])
     for stage in dict.fromkeys(each.stage for each in phases):
         own = [each for each in phases if each.stage == stage]
         hours = sum(each.hours for each in own)

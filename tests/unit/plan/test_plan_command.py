@@ -112,8 +112,9 @@ def test_tables_say_what_was_assumed(capsys):
     assert main(QUICK) == 0
     out, err = capsys.readouterr()
     assert out.startswith("quickstart on 2 x a100-80, ddp\n")
-    for part in ("| task_assignment |", "| multitask |", "| preprocess |", "mfu=0.35", "312 TFLOP/s", "2.5 USD"):
+    for part in ("| task_assignment |", "| multitask |", "mfu=0.35", "312 TFLOP/s", "2.5 USD"):
         assert part in out
+    assert "preprocess" not in out  # rendered data is not estimated
     assert "paper" not in out  # of another model
     assert err == ""
 
@@ -134,6 +135,7 @@ def test_what_does_not_fit_is_told_with_the_remedy(capsys):
         (["--recipe", "quickstart", "--gpus", "3"], r"train.workers 3 must divide"),
         ([*QUICK, "train.stratgy=ddp"], r"unknown key 'stratgy'.*strategy"),
         ([*QUICK, "--assume", "mfu=2"], r"mfu = 2: must be"),
+        ([*QUICK, "--shards", "/nowhere"], r"/nowhere"),
         ([*QUICK, "--data-set", "a"], r"--data-set 'a': write it as"),
         (["--recipe", "llava_ov_tpo", "--gpus", "2", "model.base=s3://b/mine"], r"the shapes of model.base"),
     ],

@@ -1,5 +1,7 @@
 """Samples and media of a recipe, before they are there."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tpo_core.config.load import load_recipe
@@ -58,6 +60,12 @@ def test_an_unknown_size_matters_to_epochs_alone():
     given = Pool(own, parse_data_sets(["mine=chat,700"]), None)
     assert given.counts(phase({"chat": 1}), "x") == {"chat": 700}
     assert given.unknown == []
+
+
+def test_a_shard_set_knows_best():
+    shards = SimpleNamespace(counts=lambda part, datasets: {"chat": len(datasets), "mask": 7})
+    pool = Pool(data({"reader": "llava", "part": "train", "options": {"dataset": "mine"}}), {}, shards)
+    assert pool.counts(phase({"chat": 1}, datasets=["mine"]), "x") == {"chat": 1, "mask": 7}
 
 
 def test_rendered_data_holds_its_clips():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.tiny_families import write_base
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
 from tpo_core.models.tpo import TpoModel
@@ -110,6 +111,17 @@ def test_the_published_sizes():
     # 16.2 GB in bf16 as published, with a frozen SAM2-L and parts that never run
     assert 7.5e9 < model.size < 8.1e9
     assert not any(param.device.type != "meta" for param in model.parameters())
+
+
+def test_a_generic_base_from_its_folder(recipe, tmp_path):
+    path = write_base(tmp_path / "base", "qwen2_5_vl")
+    config = recipe.model.model_copy(update={"base": str(path), "backbone": "generic", "heads": ["region"]})
+    model = Skeleton.on(backbone_of(config), config, ["region"], {"lora": 1e-4, "region_head": 1e-4})
+    load = model.load(4, 20, 5)
+    assert model.step_flops(load) > 0
+    assert load.n_tokens > 20
+    kept = activations(model, **ASKED)
+    assert min(kept.row_bytes, kept.copy_bytes) > 0
 
 
 def test_a_base_of_unknown_shape_is_one_line(recipe):
