@@ -42,8 +42,8 @@ def test_from_s3_to_s3_with_faults_on_the_way(built, cluster_on_s3, bucket, s3_e
     assert {name: result[name] for name in ("samples", "media", "decoded", "rejected")} == {
         name: expected[name] for name in ("samples", "media", "decoded", "rejected")
     }
-    gauges = scraped("ray_tpo_preprocess_media_done{", deadline_s=60)
-    assert gauges == [expected["decoded"]]
+    assert scraped("ray_tpo_preprocess_media_done{", [expected["decoded"]], deadline_s=60) == [expected["decoded"]]
+    assert scraped("ray_tpo_preprocess_reject_budget{", [0.01], deadline_s=60) == [0.01]
     again, _ = run(f"{bucket}/in", tmp_path / "again", decode=DECODE_ON_RAY, store=store)
     assert (again["decoded"], again["digest"]) == (0, result["digest"])
     commit(tmp_path / "again", f"{bucket}/runs/preprocess/abc")
@@ -54,15 +54,16 @@ def test_from_s3_to_s3_with_faults_on_the_way(built, cluster_on_s3, bucket, s3_e
             assert (load_example(remote, ours).frames_THWC == load_example(here, theirs).frames_THWC).all()
 
 
-def scraped(beginning: str, deadline_s: float) -> list[float]:
-    """The values of a metric on the endpoint of this machine's Ray node, once there are any."""
+def scraped(beginning: str, wanted: list[float], deadline_s: float) -> list[float]:
+    """The values of a metric on the endpoint of this machine's Ray node, once they are as wanted: Ray exports every
+    10 s, so what is there first may be from when decoding began."""
     url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
-    end = time.monotonic() + deadline_s
+    end, values = time.monotonic() + deadline_s, list[float]()
     while time.monotonic() < end:
         with urlopen(url, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(beginning)]
-        if values:
-            return values
+        if values == wanted:
+            break
         time.sleep(0.5)
-    return []
+    return values
