@@ -81,23 +81,23 @@ def test_asha_stops_the_worse_and_frees_all_that_they_held(tmp_path):
     assert len(orders(tmp_path)) == len(rounds), "no round is carried out twice"
     assert {path.name for path in tmp_path.glob("forgotten-*")} == {f"forgotten-{trial}" for trial in ends(rounds)}
     assert any("16/16  objective" in line for line in lines)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != 2.0:
         assert time.monotonic() < deadline, "a trial that has ended still holds CPUs"
         time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("kind", ["random", "tpe", "tpe_multi"])
+@pytest.mark.parametrize("kind", ["tpe", "tpe_multi"])
 def test_without_a_scheduler_all_come_to_the_end(tmp_path, kind):
-    rounds = search(sweep_of(tmp_path, search=kind, scheduler="none", trials=5), nothing)
-    assert list(ends(rounds).values()) == [RUNGS[-1]] * 5
-    assert len({one.weights["region"] for one in rounds}) == 5
+    rounds = search(sweep_of(tmp_path, search=kind, scheduler="none", trials=4), nothing)
+    assert list(ends(rounds).values()) == [RUNGS[-1]] * 4
+    assert len({one.weights["region"] for one in rounds}) == 4
 
 
 @pytest.mark.usefixtures("cluster")
 def test_pbt_goes_on_from_the_place_of_a_better_one_with_other_weights(tmp_path):
-    rounds = search(sweep_of(tmp_path, search="random", scheduler="pbt", trials=8), nothing)
+    rounds = search(sweep_of(tmp_path, search="random", scheduler="pbt", trials=4), nothing)
     forks = [one for one in rounds if one.origin is not None and one.origin["trial"] != one.trial]
     assert forks, "nobody took over"
     for one in forks:
@@ -109,7 +109,7 @@ def test_pbt_goes_on_from_the_place_of_a_better_one_with_other_weights(tmp_path)
 
 
 def dies_once(asked: Path, order: Order) -> Round:
-    """The whole driver dies in the middle of the third trial."""
+    """The sixth round fails, once, for no fault of the weights."""
     done = len((asked / "orders.jsonl").read_text().splitlines()) if (asked / "orders.jsonl").exists() else 0
     if done == 5 and not (asked / "died").exists():
         (asked / "died").touch()
