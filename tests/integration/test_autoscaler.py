@@ -234,6 +234,7 @@ def test_preprocessing_asks_for_cpu_nodes_and_training_for_none(watch, tmp_path)
     assert max(look.nodes["cpu"] for look in looks) > 0
     assert {(look.requests["gpu"], look.nodes["gpu"]) for look in looks} == {(0, 0)}
 
+    watch.until(lambda look: look.requests["cpu"] == 0)  # the autoscaler hears of what ended a moment later
     recipe = stub_recipe(workers=2, cpus_per_worker=0.4).model_copy(update={"nodes": nodes})
     with watch.during() as looks:
         done = run_phase(
