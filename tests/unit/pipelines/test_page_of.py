@@ -38,7 +38,7 @@ def test_results_that_lie_on_other_machines_have_no_page_here(tmp_path, shards_u
 
 
 def test_parts_that_a_command_measures_have_a_page(tmp_path, shards_uri, monkeypatch, capsys):
-    def measured(jobs, train, echo):
+    def measured(jobs, train, echo, group):
         leave_part(tmp_path / "out", ShardSet.open(shards_uri), FakeModel(), "test")
         return [{"metrics": {"test/region/miou": 1.0}, "baseline": {}}]
 
