@@ -68,8 +68,7 @@ def plans_of(recipe: str, overrides: Sequence[str], seed: int) -> list[Plan]:
     """The two sweeps of a seed. TpoError as of one sweep."""
     plan_of(load_recipe(recipe, overrides))  # says what is missing where there is no section to override
     first = plan_of(load_recipe(recipe, [*overrides, *ways(RANDOM, seed)]))
-    config = first.recipe.sweep
-    assert config is not None
+    config = first.config
     rungs = plan_of(load_recipe(recipe, [*overrides, *ways(HALVING, seed)])).rungs
     begun = trials_of_equal_cost(config.trials, rungs, config.reduction_factor)
     other = plan_of(load_recipe(recipe, [*overrides, *ways(HALVING, seed), f"sweep.trials={begun}"]))

@@ -28,12 +28,13 @@ from pipelines.chain import EVALUATION_VERSION, TRAINING_VERSION, build_chain
 from pipelines.checks import check_groups, check_phases, check_places, check_roots
 from pipelines.cluster import connect
 from pipelines.full_tpo import run_chain
-from pipelines.sweep_report import write_outputs
+from pipelines.sweep_report import BEST, REPORT, write_outputs
 from pipelines.sweep_trial import Trainee, phase_name, trial_recipe
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
 from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import Recipe, identity
+from tpo_core.config.sweep import SweepConfig
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import RunFailedError, TpoError
 from tpo_core.execution.cli import main_guard
@@ -69,19 +70,19 @@ def main(argv: Sequence[str]) -> int:
             echo(line)
         run_steps(steps, work, dry_run=True, echo=echo)
         return 0
-    with connect(recipe):
-        require_cluster(plan.trial)
-        done = run_steps(steps, work, echo=echo)
-    result = done[STEP]
-    echo((result.path / "report.md").read_text())
+    if STEP not in there:
+        with connect(recipe):
+            require_cluster(plan.trial)
+            there = run_steps(steps, work, echo=echo)
+    result = there[STEP]
+    echo((result.path / REPORT).read_text())
     if result.result["winner"] is None:
         raise RunFailedError(
-            f"no trial came to the end and kept {recipe.sweep.qa_metric if recipe.sweep else ''} at"
-            f" {result.result['qa_floor']:.3f}: there is no best_overrides.yaml; raise sweep.qa_tolerance, or search"
-            " where talk weighs more"
+            f"no trial came to the end and kept {plan.config.qa_metric} at {result.result['qa_floor']:.3f}: there is no"
+            f" {BEST}; raise sweep.qa_tolerance, or search where talk weighs more"
         )
-    best = join(work, "best_overrides.yaml")
-    shutil.copyfile(result.path / "best_overrides.yaml", best)
+    best = join(work, BEST)
+    shutil.copyfile(result.path / BEST, best)
     winner = ["--recipe", args.recipe, *args.overrides, f"@{best}"]
     echo(f"train the winner in full: {shlex.join(['python', 'pipelines/full_tpo.py', *winner])}")
     return run_chain(winner, doc=__doc__) if args.train_winner else 0
@@ -107,10 +108,15 @@ class Plan:
     ref: PhaseRef
 
     @property
+    def config(self) -> SweepConfig:
+        """The section `sweep`."""
+        assert self.recipe.sweep is not None
+        return self.recipe.sweep
+
+    @property
     def rungs(self) -> list[int]:
         """Steps after which a trial is measured."""
-        assert self.recipe.sweep is not None
-        return self.recipe.sweep.rungs(self.ref.phase)
+        return self.config.rungs(self.ref.phase)
 
     def steps(self, work: str) -> list[Step]:
         """Those of the chain up to the phase before, and the sweep."""
@@ -118,10 +124,9 @@ class Plan:
         names = [step.name for step in chain]
         swept = chain[names.index(self.ref.name)]
         needed = [step for step in chain[: names.index(self.ref.name)] if step.name != "evaluate_base"]
-        assert self.recipe.sweep is not None
         what = {
             **swept.identity,
-            "sweep": identity(self.recipe.sweep),
+            "sweep": identity(self.config),
             "evaluation": identity(self.trial.evaluation),
             "versions": [TRAINING_VERSION, EVALUATION_VERSION],
         }
@@ -129,8 +134,7 @@ class Plan:
 
     def describe(self) -> list[str]:
         """What will be tried, in lines."""
-        config = self.recipe.sweep
-        assert config is not None
+        config = self.config
         space = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in config.space.items())
         return [
             f"{config.trials} trials of {self.ref.name}, {config.concurrent_trials} at a time, measured on part"
@@ -141,16 +145,13 @@ class Plan:
 
     def first(self) -> dict[str, float] | None:
         """The weights of the recipe, if they lie in the space."""
-        assert self.recipe.sweep is not None
-        weights = self.ref.stage.loss_weights
-        space = self.recipe.sweep.space
+        weights, space = self.ref.stage.loss_weights, self.config.space
         inside = all(low <= weights[name] <= high for name, (low, high) in space.items())
         return {name: weights[name] for name in space} if inside else None
 
     def run(self, ctx: StepContext) -> dict[str, Any]:
         """The step: references, then trials, then what came of them."""
-        config = self.recipe.sweep
-        assert config is not None
+        config = self.config
         began_s = time.time()
         last = next((name for name in ctx.inputs if name != "preprocess"), None)
         publisher = Publisher(self.recipe, absolute(self.recipe.work_uri))
@@ -186,8 +187,7 @@ class Plan:
 
     def references(self, trainee: Trainee, folder: Path) -> dict[str, Round]:
         """The base, the run with unit weights and those of the balancers. RunFailedError when the unit run failed."""
-        config = self.recipe.sweep
-        assert config is not None
+        config = self.config
         unit, end = dict.fromkeys(config.space, 1.0), self.rungs[-1]
         orders = [Order(trial=BASE, weights={}, step=0), Order(trial=UNIT, weights=unit, step=end)]
         orders += [Order(trial=name, weights=unit, step=end, balance=name) for name in config.baselines]
@@ -201,8 +201,7 @@ class Plan:
 
     def objective(self, references: dict[str, Round]) -> Objective:
         """TpoError for a metric that is not measured."""
-        config = self.recipe.sweep
-        assert config is not None
+        config = self.config
         unit, base = references[UNIT].metrics, references[BASE].metrics
         for name in (*config.metrics, config.qa_metric):
             if name not in unit:
@@ -233,8 +232,7 @@ def plan_of(recipe: Recipe) -> Plan:
 
 def check(plan: Plan, shards_uri: str | None) -> None:
     """What can be told before a cluster is touched; TpoError for the first mistake."""
-    recipe, sweep = plan.recipe, plan.recipe.sweep
-    assert sweep is not None
+    recipe, sweep = plan.recipe, plan.config
     check_places(recipe, recipe.work_uri)
     check_groups(recipe)
     fed = sorted({source.part for source in recipe.data.sources})

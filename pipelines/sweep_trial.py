@@ -127,7 +127,7 @@ class Trainee:
         """Have the folder of the trial be of this life of it: with other weights than before, it begins anew, at the
         checkpoint that it is told to. Returns the seconds that were spent in steps before this round."""
         life = job.output.parent / "life.json"
-        asked = {"weights": dict(order.weights), "origin": None}
+        asked: dict[str, Any] = {"weights": dict(order.weights), "origin": None}
         if order.forks:
             assert order.origin is not None
             asked["origin"] = {"trial": order.origin.trial, "step": order.origin.step}
