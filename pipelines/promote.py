@@ -1,10 +1,10 @@
 """python pipelines/promote.py --recipe NAME|PATH [key.path=value ...] [--dry-run] [--rollback]
 
 Makes the challenger the champion if every gate of the recipe holds; --rollback makes the champion before it champion
-again. The log of both is <work_uri>/promotion_log.jsonl.
+again. The log of both is the folder <work_uri>/promotions.
 
-A gate (promotion.gates) names a metric as PART/TASK/NAME, the least value it may have, and how far it may lie below the
-champion's or the base model's; until there is a champion, the base model stands in for it.
+A gate (promotion.gates) names a metric as PART/TASK/NAME, the least or the most it may be, and how far it may lie below
+the champion's or the base model's; until there is a champion, the base model stands in for it.
 
 exit status: 0 done (or would be, with --dry-run), 1 failed, 2 a user's mistake, 3 refused by a gate
 """
@@ -12,17 +12,21 @@ exit status: 0 done (or would be, with --dry-run), 1 failed, 2 a user's mistake,
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.usage import OVERRIDES, RECIPE
+from pipelines.usage import OVERRIDES, RECIPE, echo
 from tpo_core.config.load import load_recipe
+from tpo_core.config.schema import PromotionConfig
 from tpo_core.errors import TpoError
 from tpo_core.execution.cli import main_guard
+from tpo_core.execution.lease import Lease
 from tpo_core.storage.uri import join
 from tpo_core.tracking.gates import GateResult
 from tpo_core.tracking.promotion import promote, rollback
+from tpo_core.tracking.promotion_log import PromotionLog
 from tpo_core.tracking.registry import Registry, VersionInfo
 from tpo_core.tracking.server import default_uri, is_missing
 
@@ -38,28 +42,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rollback", action="store_true", help="undo the last promotion")
     args = parser.parse_intermixed_args(argv)
     recipe = load_recipe(args.recipe, args.overrides)
-    name, log_uri = recipe.tracking.model_name, join(recipe.work_uri, "promotion_log.jsonl")
+    name, log = recipe.tracking.model_name, PromotionLog(join(recipe.work_uri, "promotions"))
     uri = recipe.tracking.uri or default_uri(recipe.work_uri)
     if is_missing(uri):
         raise TpoError(f"there is no registry at {uri} yet: train and register a model with pipelines/full_tpo.py")
     registry = Registry(uri)
-    would = "would be " if args.dry_run else ""
-    if args.rollback:
-        leaves, returns = rollback(registry, name, log_uri, dry_run=args.dry_run)
-        print(f"{would}rolled back: champion of {name} is {label(returns)} again, no longer v{leaves}")
-        return 0
-    result = promote(registry, name, recipe.promotion.gates, log_uri, dry_run=args.dry_run)
-    if result.champion is not None and result.champion.version == result.challenger.version:
-        print(f"champion of {name} is {label(result.champion)} already: nothing to do")
+    lease = nullcontext() if args.dry_run else Lease(join(recipe.work_uri, "promotions.lease"), echo=echo)
+    with lease:
+        if args.rollback:
+            return take_back(registry, name, log, dry_run=args.dry_run)
+        return judge(registry, name, recipe.promotion, log, dry_run=args.dry_run)
+
+
+def take_back(registry: Registry, name: str, log: PromotionLog, *, dry_run: bool) -> int:
+    """Rolls back and says so."""
+    leaves, returns = rollback(registry, name, log, dry_run=dry_run)
+    would = "would be " if dry_run else ""
+    echo(f"{would}rolled back: champion of {name} is {label(returns)} again, no longer {label(leaves)}")
+    return 0
+
+
+def judge(registry: Registry, name: str, asked: PromotionConfig, log: PromotionLog, *, dry_run: bool) -> int:
+    """Promotes, and prints what was found and decided."""
+    result = promote(registry, name, asked, log, dry_run=dry_run)
+    for note in result.notes:
+        echo(f"note: {note}")
+    if not result.gates:
+        echo(f"champion of {name} is {label(result.champion)} already: nothing to do")
         return 0
     versions = f"challenger {label(result.challenger)} against {label(result.champion)} of {name}"
-    if result.gates:
-        print(table(result.gates))
+    echo(table(result.gates))
     if not result.ok:
         failed = [gate.metric for gate in result.gates if not gate.ok]
-        print(f"refused: {versions}: {len(failed)} of {len(result.gates)} gates fail ({', '.join(failed)})")
+        echo(f"refused: {versions}: {len(failed)} of {len(result.gates)} gates fail ({', '.join(failed)})")
         return REFUSED
-    print(f"{would}promoted: {versions}: all {len(result.gates)} gates hold")
+    echo(f"{'would be ' if dry_run else ''}promoted: {versions}: all {len(result.gates)} gates hold")
     return 0
 
 

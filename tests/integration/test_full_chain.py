@@ -179,7 +179,7 @@ def test_a_gate_that_fails_refuses_and_one_that_holds_promotes(arguments, finish
     status, output = run("promote.py", [*arguments, gate(1.5)])
     assert status == 3, output
     assert "refused: challenger v1 against the base model of tpo: 1 of 1 gates fail" in output
-    assert not (work / "promotion_log.jsonl").exists()
+    assert not (work / "promotions").exists()
 
     assert promote([*arguments, gate(0)]) == 0
     assert "promoted: challenger v1 against the base model of tpo: all 1 gates hold" in capsys.readouterr().out
@@ -187,7 +187,7 @@ def test_a_gate_that_fails_refuses_and_one_that_holds_promotes(arguments, finish
     assert "champion of tpo is v1 already: nothing to do" in capsys.readouterr().out
     assert promote([*arguments, "--rollback"]) == 0
     assert "champion of tpo is the base model again, no longer v1" in capsys.readouterr().out
-    entries = [json.loads(line) for line in (work / "promotion_log.jsonl").read_text().splitlines()]
+    entries = [json.loads(path.read_text()) for path in sorted((work / "promotions").glob("*.json"))]
     assert [(entry["action"], entry["from"], entry["to"]) for entry in entries] == [
         ("promote", None, 1),
         ("rollback", 1, None),

@@ -256,18 +256,45 @@ class TrackingConfig(Config):
 
 
 class GateConfig(Config):
-    """A metric that a challenger must hold to be promoted."""
+    """A metric that a challenger must hold to be promoted. With max_value lower is better, otherwise higher."""
 
-    metric: str = Field(pattern=r"^[^/\s]+(/[^/\s]+)+$", description="as in 'test/region/acc@0.5'; higher is better")
+    metric: str = Field(pattern=r"^[^/\s]+(/[^/\s]+)+$", description="as in 'test/region/acc@0.5'")
     against: Literal["champion", "base"] = Field(default="champion", description="model that it is compared with")
     max_drop: float = Field(default=0.0, description="allowed drop, in the metric's unit; negative demands a gain")
     min_value: float | None = Field(default=None, description="absolute floor, in the metric's unit; null is none")
+    max_value: float | None = late(
+        default=None, description="absolute ceiling of a metric of which less is better (latency, false activation)"
+    )
+    worst_drop: float | None = late(
+        default=None,
+        description="drop that the samples must exclude with 97.5 % confidence, in the metric's unit, max_drop or more;"
+        " null compares the two numbers as they are",
+    )
+    min_samples: int = late(default=30, ge=2, description="samples below which worst_drop cannot be judged")
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> "GateConfig":
+        if self.max_value is not None and (self.min_value, self.worst_drop, self.max_drop) != (None, None, 0.0):
+            raise ValueError("max_value is a ceiling and stands alone: give min_value, max_drop or worst_drop no value")
+        if self.worst_drop is not None and self.worst_drop < self.max_drop:
+            raise ValueError(
+                f"worst_drop {self.worst_drop:g} is below max_drop {self.max_drop:g}: set it to that or more"
+            )
+        return self
 
 
 class PromotionConfig(Config):
     """What promotion asks for."""
 
     gates: list[GateConfig] = Field(default_factory=list, description="all must hold")
+    required_parts: list[str] = late(
+        default_factory=list, description="parts that must have been evaluated, on the data that the champion was"
+    )
+
+    @field_validator("required_parts")
+    @classmethod
+    def _parts_known(cls, parts: list[str]) -> list[str]:
+        return require_known("part", parts, PARTS)
 
 
 class Recipe(Config):

@@ -5,41 +5,42 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from mlflow.artifacts import load_dict
 
 from tpo_core.errors import TpoError
-from tpo_core.tracking.server import MlflowException, connect, experiment_id, legal_name
+from tpo_core.tracking.server import ABSENT, MlflowException, connect, experiment_id, legal_name, telling
 
 FINGERPRINT = "fingerprint"
+RECORD = "record"  # tag: folder of the version's run with SAMPLES and LINEAGE
+SAMPLES, LINEAGE = "samples.json", "lineage.json"
 _METRICS, _BASE_METRICS = "metrics", "base_metrics"
-_ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # 3.17 gives the second for an alias that is not set
 
 
 @dataclass(frozen=True)
 class VersionInfo:
     """A registered version. metrics: flat, as evaluated; base_metrics: those of the base model on the same evaluation,
-    None when not recorded; uri: where its files are."""
+    None when not recorded; uri: where its files are; run_id: of the pipeline that made it."""
 
     version: int
     tags: dict[str, str]
     metrics: dict[str, float]
     base_metrics: dict[str, float] | None
     uri: str
+    run_id: str = ""
 
 
 class Registry:
     """The model registry at an MLflow URI (a server or sqlite:///path). Unlike a tracker, it raises what goes wrong.
 
-    TpoError at once when nothing answers at the URI.
+    TpoError at once when nothing answers at the URI, and later where it stops to.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._client = connect(uri)
-        try:
-            self._client.search_registered_models(max_results=1)
-        except MlflowException as error:
-            reason = str(error).splitlines()[0]
-            raise TpoError(f"no MLflow registry answers at {uri}: start it or set tracking.uri ({reason})") from error
+        self._client = telling(connect(uri), uri)
+        self._client.search_registered_models(max_results=1)
 
     def register_version(
         self,
@@ -91,7 +92,37 @@ class Registry:
         tags = dict(found.tags)
         metrics, base = tags.pop(_METRICS, "{}"), tags.pop(_BASE_METRICS, None)
         uri = self._client.get_model_version_download_uri(name, str(version))
-        return VersionInfo(version, tags, _from_json(metrics), None if base is None else _from_json(base), uri)
+        base_metrics = None if base is None else _from_json(base)
+        return VersionInfo(version, tags, _from_json(metrics), base_metrics, uri, found.run_id or "")
+
+    def find(self, name: str, version: int) -> VersionInfo | None:
+        """One version, or None."""
+        try:
+            return self.get(name, version)
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                return None
+            raise
+
+    def record(self, of: VersionInfo, file: str) -> dict[str, Any]:
+        """What was written beside a version on registration, SAMPLES or LINEAGE; empty if it has no such record.
+
+        TpoError when the record is gone or the server does not give it.
+        """
+        if RECORD not in of.tags:
+            return {}
+        place = f"runs:/{of.run_id}/{of.tags[RECORD]}/{file}"
+        try:
+            return load_dict(place)
+        except (MlflowException, OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise TpoError(
+                f"the record of v{of.version} cannot be read from {self._uri}: {place} ({reason})"
+            ) from error
+
+    def samples(self, of: VersionInfo) -> dict[str, dict[str, dict[str, float]]]:
+        """Values by sample, {"model" or "base": {metric: {sample: value}}}, of metrics that are means over samples."""
+        return self.record(of, SAMPLES)
 
     def list(self, name: str) -> list[VersionInfo]:
         """All versions, oldest first; empty for an unknown name."""
@@ -105,7 +136,7 @@ class Registry:
         try:
             return self.get(name, int(self._client.get_model_version_by_alias(name, alias).version))
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 return None
             raise
 
@@ -121,7 +152,7 @@ class Registry:
         try:
             self._client.get_registered_model(name)
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 return False
             raise
         return True

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 from tpo_core.errors import TpoError
@@ -31,6 +32,7 @@ from mlflow.exceptions import MlflowException as MlflowException
 for _name in ("mlflow", "alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
+ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # 3.17 gives the second for an alias that is not set
 _SQLITE = "sqlite:///"
 _SPOKEN = {"@": "_at_", "&": "_and_"}
 
@@ -62,6 +64,35 @@ def connect(uri: str) -> MlflowClient:
         uri = f"{_SQLITE}{path}"
     mlflow.set_tracking_uri(uri)
     return MlflowClient(uri, registry_uri=uri)
+
+
+class _Telling:
+    """A client whose every trouble with the server is one line."""
+
+    def __init__(self, client: MlflowClient, uri: str) -> None:
+        self._client, self._uri = client, uri
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+
+        def ask(*args: Any, **more: Any) -> Any:
+            try:
+                return call(*args, **more)
+            except (MlflowException, OSError) as error:  # requests' own errors, of artifacts, are of OSError
+                if isinstance(error, MlflowException) and error.error_code in ABSENT:
+                    raise
+                why = (str(error).splitlines() or [""])[0][:300]
+                raise TpoError(
+                    f"no MLflow registry answers at {self._uri}: start it or set tracking.uri, then run the same"
+                    f" command again ({why})"
+                ) from error
+
+        return ask
+
+
+def telling(client: MlflowClient, uri: str) -> MlflowClient:
+    """The client, with TpoError instead of MlflowException, but for what is not there."""
+    return cast(MlflowClient, _Telling(client, uri))
 
 
 def is_missing(uri: str) -> bool:
