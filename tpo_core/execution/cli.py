@@ -21,9 +21,18 @@ def main_guard(fn: Callable[[], int | None]) -> NoReturn:
     prints its traceback and exits 1. SIGINT and SIGTERM unwind the stack, so that leases are given back and partial
     output stays, and exit 130 or 143.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    asked: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        print("terminated: the same command goes on from here", file=sys.stderr)
+        sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = fn()
+    except SystemExit as error:  # which Ray (2.60) makes one of status 1 when it comes while it waits
+        sys.exit(TERMINATED if asked else error.code)
     except (TpoError, RunFailedError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, TpoError) else 1)
@@ -34,8 +43,3 @@ def main_guard(fn: Callable[[], int | None]) -> NoReturn:
         traceback.print_exc()
         sys.exit(1)
     sys.exit(code)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    print("terminated: the same command goes on from here", file=sys.stderr)
-    sys.exit(TERMINATED)
