@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
 from tests.integration.strategy_run import CYCLE, Setting, StrategyRun, join, numbers
 from tests.integration.test_strategies import lacking, require_equal_numbers, require_equal_tensors
@@ -32,12 +33,17 @@ def work(rank: int, folder: Path, name: str) -> None:
     run = StrategyRun(name, folder, Setting(steps=STEPS), given).train(STEPS)
     weights = run.strategy.weights()
     if rank == 0:
+        run.model.save_pretrained(folder / f"model-{name}", weights)
         torch.save({"rows": numbers(run.rows), "weights": weights}, folder / f"{name}.pt")
 
 
 @pytest.fixture(scope="module")
-def runs(base, tmp_path_factory):  # noqa: F811
-    folder = tmp_path_factory.mktemp("published")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("published")
+
+
+@pytest.fixture(scope="module")
+def runs(base, folder):  # noqa: F811
     tiny_sam2().save_pretrained(folder / "sam2")
     config = {
         "base": str(base),
@@ -58,6 +64,12 @@ def runs(base, tmp_path_factory):  # noqa: F811
 def test_the_published_heads_train_alike_under_every_strategy(runs, name):
     require_equal_numbers(runs[name]["rows"], runs["ddp"]["rows"])
     require_equal_tensors(runs[name]["weights"], runs["ddp"]["weights"])
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_the_model_is_saved_alike(runs, folder, name):
+    saved, expected = (load_file(folder / f"model-{each}/model.safetensors") for each in (name, "ddp"))
+    require_equal_tensors(saved, expected)
 
 
 def test_each_published_head_had_a_loss(runs):
