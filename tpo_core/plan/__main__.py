@@ -27,8 +27,9 @@ from tpo_core.plan.warn import misfits
 EPILOG = f"""GPUs: {", ".join(GPUS)}. --assume takes:
 {chr(10).join(f"  {name:<22} {field.description}" for name, field in Assumptions.model_fields.items())}
 
-Left out: attention scores, activations computed again, evaluation, the time that the network takes (put it into mfu),
-starting up, and what failures cost (python -m tpo_core.plan.scale).
+Left out: attention scores, activations computed again, the second pass of the loss kl, passes through the vision tower
+that samples share (samples_per_media), evaluation, the time that the network takes (put it into mfu), starting up, and
+what failures cost (python -m tpo_core.plan.scale).
 
 exit status: 0 done, 2 a mistake (one line), or with --strict a phase that does not fit into a GPU"""
 

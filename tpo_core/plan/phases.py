@@ -48,7 +48,7 @@ class Planner:
     def __init__(self, recipe: Recipe, pool: Pool, gpu: Gpu, gpus: int, assumed: Assumptions) -> None:
         self.recipe, self.pool, self.gpu, self.gpus, self.assumed = recipe, pool, gpu, gpus, assumed
         self.backbone = backbone_of(recipe.model)
-        self._kept: dict[tuple[frozenset[str | None], int], Activations] = {}
+        self._kept: dict[tuple[frozenset[str | None], int, int], Activations] = {}
 
     def phases(self) -> list[PhaseCost]:
         """In the order in which they run. TpoError for a data set without a known number of samples."""
@@ -62,15 +62,13 @@ class Planner:
         shares = kinds_of_samples(ref, plan.samples)
         visual = text = flops = 0.0
         for kind, samples in shares.items():
-            frames = self.pool.frames_of(ref.phase, kind, self.recipe.data.frames.n_frames)
-            for n_frames, part in frames.items():
+            for n_frames, part in self._frames(ref, kind).items():
                 load = model.load(n_frames, *self._text(kind))
                 visual += samples * part * model.backbone.visual_tokens(n_frames)
                 flops += samples * part * model.step_flops(load)
             text += samples * self._text(kind)[0]
         rows = max(1, max(ref.phase.sizes.values()) // self.gpus)
         kept = self._activations(ref, model)
-        world = self.gpus
         return PhaseCost(
             name=ref.name,
             stage=ref.stage_name,
@@ -83,10 +81,13 @@ class Planner:
             parameters=model.size,
             trained=model.trained_size,
             rows=rows,
-            memory={name: memory_of(name, model, kept, rows=rows, world=world) for name in STRATEGIES},
+            memory={name: memory_of(name, model, kept, rows=rows, world=self.gpus) for name in STRATEGIES},
             checkpoint_bytes=self._checkpoints(plan.steps) * (1 + MOMENTS) * FP32 * model.trained_size,
             model_bytes=FP32 * model.size,
         )
+
+    def _frames(self, ref: PhaseRef, kind: str) -> dict[int, float]:
+        return self.pool.frames_of(ref.phase, kind, self.recipe.data.frames.n_frames)
 
     def _text(self, kind: str) -> tuple[int, int]:
         a = self.assumed
@@ -95,12 +96,12 @@ class Planner:
         return a.task_text_tokens, a.task_answer_tokens
 
     def _activations(self, ref: PhaseRef, model: Skeleton) -> Activations:
-        """Those of the longest sample of the phase: a clip with the longest text."""
+        """Those of the longest clip of the phase with the longest text."""
         text, answer = max(self._text(kind) for kind in ref.phase.mixture)
+        frames = max(max(self._frames(ref, kind)) for kind in ref.phase.mixture)
         base = model.backbone.vlm.named_parameters()
-        key = (frozenset(model.backbone.group_of(name) for name, param in base if param.requires_grad), text)
+        key = (frozenset(model.backbone.group_of(name) for name, param in base if param.requires_grad), frames, text)
         if key not in self._kept:
-            frames = self.recipe.data.frames.n_frames
             self._kept[key] = activations(model, n_frames=frames, text_tokens=text, answer_tokens=answer)
         return self._kept[key]
 

@@ -25,11 +25,10 @@ INTERVALS_S = tuple(30.0 * 2.0 ** (place / 2) for place in range(17))  # half a 
 
 @dataclass(frozen=True)
 class Run:
-    """A long run, by share of its time: goodput (work that stays) and pauses; and what a lost node costs, in hours of
-    the whole run."""
+    """A long run. goodput: the share of its time that is work which stays. hours_a_loss: what a lost node costs, in
+    hours of the whole run."""
 
     goodput: float
-    pauses: float
     hours_a_loss: float
 
 
@@ -44,7 +43,7 @@ def simulate(gpus: int, interval_s: float, faults: Faults, *, elastic: bool, fai
     work_s = failures * faults.mtbf_s(nodes)
     run = Training(work_s, nodes, faults, interval_s, elastic, np.random.default_rng([SEED, gpus])).run()
     spent_s = run.lost_s + run.down_s + run.slow_s
-    return Run(work_s / run.time_s, run.pauses_s / run.time_s, spent_s / max(1, run.failures) / 3600)
+    return Run(work_s / run.time_s, spent_s / max(1, run.failures) / 3600)
 
 
 def preprocess_hours(gpus: int, faults: Faults) -> float:
