@@ -7,8 +7,9 @@ A step here is thin: it hands a part of the recipe to the room that does the wor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from tpo_core.data.quickstart.write import write_quickstart
 from tpo_core.data.sample import SCHEMA_VERSION
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
+from tpo_core.evaluation.by_sample import values_by_sample
 from tpo_core.evaluation.curves import loss_curves
 from tpo_core.evaluation.evaluate import evaluate_part
 from tpo_core.execution.artifact import Artifact
@@ -33,7 +35,8 @@ from tpo_core.execution.runner import newest
 from tpo_core.execution.steps import Step, StepContext
 from tpo_core.models.source import identify
 from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp
-from tpo_core.tracking.promotion import EVALUATION
+from tpo_core.tracking.lineage import lineage_of
+from tpo_core.tracking.promotion import DATA, EVALUATION
 from tpo_core.tracking.publish import Publisher
 from tpo_core.train.exchange import clear
 from tpo_core.train.ray_trainer import run_phase
@@ -103,6 +106,11 @@ class Chain:
 
     def evaluate(self, last: str | None, ctx: StepContext) -> dict[str, Any]:
         """The model of step `last`, or the base model before TPO when None; the parts run side by side."""
+        with nullcontext() if last is None else failure_tracked(self.publisher, self.echo):
+            return self.measure(last, ctx)
+
+    def measure(self, last: str | None, ctx: StepContext) -> dict[str, Any]:
+        """See `evaluate`."""
         model = self.recipe.model.base if last is None else self.model_of(ctx.inputs[last])
         shards = ctx.inputs["preprocess"].uri
         if last is None:  # of the steps that read the data, the first
@@ -125,6 +133,11 @@ class Chain:
 
     def register(self, last: str, phases: list[str], ctx: StepContext) -> dict[str, Any]:
         """Report, gallery, curves and numbers to MLflow, a version to the registry, the alias `challenger` to it."""
+        with failure_tracked(self.publisher, self.echo):
+            return self.publish(last, phases, ctx)
+
+    def publish(self, last: str, phases: list[str], ctx: StepContext) -> dict[str, Any]:
+        """See `register`."""
         measured, base = ctx.inputs["evaluate"], ctx.inputs["evaluate_base"]
         curves = ctx.output / "loss_curves.png"
         histories = {name: read_history(ctx.inputs[name].path / "history.jsonl") for name in phases}
@@ -135,7 +148,7 @@ class Chain:
             model=ctx.inputs[last].path / "model",
             fingerprint=ctx.inputs[last].fingerprint,
             tags={
-                "data_digest": ShardSet.open(shards.uri).digest,
+                DATA: ShardSet.open(shards.uri).digest,
                 "commit": commit() or "unknown",
                 "recipe": self.recipe.name,
                 "base": self.recipe.model.base,
@@ -148,6 +161,10 @@ class Chain:
                 name: (ctx.inputs[name].fingerprint, [(row["step"], numbers(row)) for row in rows])
                 for name, rows in histories.items()
             },
+            samples={"model": by_sample(measured), "base": by_sample(base)},
+            lineage=lineage_of(
+                ctx.inputs, last, [source.model_dump(mode="json") for source in self.recipe.data.sources]
+            ),
         )
         self.report(ctx)
         return registered
@@ -160,6 +177,15 @@ class Chain:
             lost = track(written, self.recipe.tracking, self.publisher.uri, "evaluation", self.publisher.run_id)
             if lost:
                 self.echo(lost)
+
+
+def by_sample(evaluation: Artifact) -> dict[str, dict[str, float]]:
+    """What each sample gave to the metrics of an evaluation, of all parts."""
+    found: dict[str, dict[str, float]] = {}
+    for part in evaluation.result["counts"]:
+        lines = (evaluation.path / part / "predictions.jsonl").read_text().splitlines()
+        found |= values_by_sample(part, map(json.loads, lines), evaluation.result["metrics"])
+    return found
 
 
 @contextmanager

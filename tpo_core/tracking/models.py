@@ -13,7 +13,7 @@ from tpo_core.errors import TpoError
 from tpo_core.storage import local
 from tpo_core.storage.commit import commit, is_committed
 from tpo_core.storage.uri import is_local, scratch_dir
-from tpo_core.tracking.registry import Registry, VersionInfo
+from tpo_core.tracking.registry import Registry
 from tpo_core.tracking.server import MlflowException, is_missing
 
 SCHEME = "models:/"
@@ -35,7 +35,7 @@ def model_folder(uri: str, tracking_uri: str) -> str:
         raise TpoError(f"{uri!r} names no registered model: write models:/NAME@ALIAS or models:/NAME/VERSION")
     if is_missing(tracking_uri):
         raise TpoError(f"there is no registry at {tracking_uri}: set tracking.uri to the one that has {form['name']!r}")
-    found = _version(Registry(tracking_uri), form["name"], form["alias"], form["version"])
+    found = Registry(tracking_uri).chosen(form["name"], form["alias"] or form["version"])
     if is_local(found.uri):
         return str(local.to_path(found.uri))
     copy = scratch_dir() / "registry" / hashlib.sha256(f"{tracking_uri} {found.uri}".encode()).hexdigest()[:16]
@@ -54,22 +54,3 @@ def _downloaded(uri: str, folder: Path) -> Path:
         return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
         raise TpoError(f"the registry does not give the files of {uri} ({str(error).splitlines()[0]})") from error
-
-
-def _version(registry: Registry, name: str, alias: str | None, version: str | None) -> VersionInfo:
-    known = registry.list(name)
-    if not known:
-        raise TpoError(f"the registry has no model {name!r}: register one with pipelines/full_tpo.py, or mend the name")
-    if alias is not None:
-        found = registry.get_alias(name, alias)
-        if found is None:
-            raise TpoError(f"model {name!r} has no alias {alias!r}; its versions are {_numbers(known)}")
-        return found
-    chosen = next((each for each in known if each.version == int(version or 0)), None)
-    if chosen is None:
-        raise TpoError(f"model {name!r} has no version {version}; its versions are {_numbers(known)}")
-    return chosen
-
-
-def _numbers(known: list[VersionInfo]) -> str:
-    return ", ".join(str(each.version) for each in known)

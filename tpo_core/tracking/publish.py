@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_core.config.schema import Recipe, identity
-from tpo_core.tracking.registry import FINGERPRINT, Registry
+from tpo_core.tracking.registry import FINGERPRINT, LINEAGE, RECORD, SAMPLES, Registry
 from tpo_core.tracking.server import MlflowClient, connect, default_uri, experiment_id, find_run
 from tpo_core.tracking.tracker import MlflowTracker
 
@@ -111,10 +111,15 @@ class Publisher:
         base_metrics: Mapping[str, float],
         pictures: Mapping[str, Path],
         histories: Mapping[str, tuple[str, History]],
+        samples: Mapping[str, Mapping[str, Mapping[str, float]]],
+        lineage: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Logs recipe, metrics and pictures (folder in the run -> file or folder) to the run of the pipeline, adds what
-        the runs of phases lack (histories: name of the phase -> fingerprint and what it logged), registers `model` and
-        gives it the alias `challenger`. Returns what it made; may be repeated. TpoError when no server answers."""
+        the runs of phases lack (histories: name of the phase -> fingerprint and what it logged), registers `model` with
+        its record (samples and lineage, see `Registry`) and gives it the alias `challenger`.
+
+        Returns what it made; may be repeated. TpoError when no server answers.
+        """
         registry = Registry(self.uri)
         for name, (of, history) in histories.items():
             self.replay(name, of, history)
@@ -133,10 +138,12 @@ class Publisher:
             tracker.log_artifact(path, folder)
         tracker.set_tags(dict(tags))
         tracker.close()
+        record = f"versions/{fingerprint[:12]}-{_digest(samples)[:12]}"
+        registry.write_record(self.run_id, record, {SAMPLES: samples, LINEAGE: lineage})
         version = registry.register_version(
             model,
             config.model_name,
-            tags={**tags, FINGERPRINT: fingerprint},
+            tags={**tags, FINGERPRINT: fingerprint, RECORD: record},
             metrics=metrics,
             base_metrics=base_metrics,
             run_id=self.run_id,
@@ -144,3 +151,7 @@ class Publisher:
         )
         registry.set_alias(config.model_name, CHALLENGER, version.version)
         return {"name": config.model_name, "version": version.version, "uri": self.uri, "run_id": self.run_id}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -104,6 +104,25 @@ class Registry:
                 return None
             raise
 
+    def chosen(self, name: str, version: str) -> VersionInfo:
+        """A version by number or alias. TpoError that says what there is when there is no such one."""
+        known = self.list(name)
+        if not known:
+            raise TpoError(
+                f"the registry has no model {name!r}: register one with pipelines/full_tpo.py, or mend the name"
+            )
+        found = self.find(name, int(version)) if version.isdecimal() else self.get_alias(name, version)
+        if found is None:
+            what = f"version {version}" if version.isdecimal() else f"alias {version!r}"
+            numbers = ", ".join(str(each.version) for each in known)
+            raise TpoError(f"model {name!r} has no {what}; its versions are {numbers}")
+        return found
+
+    def write_record(self, run_id: str, folder: str, files: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write JSON files into a folder of a run; a version with the tag RECORD = folder has them as its record."""
+        for name, content in files.items():
+            self._client.log_dict(run_id, dict(content), f"{folder}/{name}")
+
     def record(self, of: VersionInfo, file: str) -> dict[str, Any]:
         """What was written beside a version on registration, SAMPLES or LINEAGE; empty if it has no such record.
 

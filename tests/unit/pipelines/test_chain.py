@@ -279,3 +279,16 @@ def test_data_that_was_preprocessed_may_be_gone(tmp_path):
     preprocessed = next(step for step in steps_of(gone) if step.name == "preprocess")
     run_steps([replace(preprocessed, fn=some_of_each_kind)], str(tmp_path), echo=lambda line: None)
     assert run_chain(["--recipe", "quickstart", f"work_uri={tmp_path}", gone, "--dry-run"], doc=None) == 0
+
+
+@pytest.mark.parametrize("step", ["evaluate", "register"])
+def test_the_run_of_the_pipeline_fails_with_its_last_steps(tmp_path, monkeypatch, step):
+    recipe = load_recipe("quickstart", [])
+    publisher = Publisher(recipe, str(tmp_path))
+    ended = []
+    monkeypatch.setattr(Publisher, "fail", lambda self: ended.append("FAILED"))
+    monkeypatch.setattr(Chain, "measure" if step == "evaluate" else "publish", lambda *_: 1 / 0)
+    bodies = {one.name: one.run for one in build_chain(recipe, publisher, print)}
+    with pytest.raises(ZeroDivisionError):
+        bodies[step](None)
+    assert ended == ["FAILED"]

@@ -116,6 +116,8 @@ def register(make_recipe, model, tmp_path):
             base_metrics={"test/region/acc@0.5": 0.0},
             pictures={"gallery/test": tmp_path / "gallery", "curves": tmp_path / "curves.png"},
             histories=histories or {},
+            samples={"model": {"test/region/acc@0.5": {"region/s1": points}}},
+            lineage={"made_by": "multitask"},
         )
 
     return one
@@ -134,7 +136,7 @@ def test_a_version_is_registered_as_challenger_with_its_lineage(register, regist
     assert run.data.params["stages.task_assignment.phases.p.steps"] == "1"
     assert run.data.metrics == {"test/region/acc_at_0.5": 0.6, "base/test/region/acc_at_0.5": 0.0}
     assert run.info.status == "FINISHED"
-    assert {item.path for item in client.list_artifacts(made["run_id"])} == {"gallery", "curves"}
+    assert {item.path for item in client.list_artifacts(made["run_id"])} == {"gallery", "curves", "versions"}
     assert [item.path for item in client.list_artifacts(made["run_id"], "gallery/test")] == ["gallery/test/gallery.png"]
 
 
@@ -184,5 +186,5 @@ def test_registering_without_a_server_is_one_line(make_recipe, model, monkeypatc
     with pytest.raises(TpoError, match=r"no MLflow registry answers at http://127\.0\.0\.1:9: start it or set"):
         publisher.register(
             model=model, fingerprint="f", tags={}, metrics={}, base_metrics={}, pictures={},
-            histories={"vision_task": ("f-unreached", HISTORY)},
+            histories={"vision_task": ("f-unreached", HISTORY)}, samples={}, lineage={},
         )  # fmt: skip
