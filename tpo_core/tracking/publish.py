@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tpo_core.config.schema import Recipe, identity
+from tpo_core.tracking.package import card_of, write_package
 from tpo_core.tracking.registry import FINGERPRINT, LINEAGE, RECORD, SAMPLES, Registry
 from tpo_core.tracking.server import MlflowClient, connect, default_uri, experiment_id, find_run
 from tpo_core.tracking.tracker import MlflowTracker
@@ -140,15 +142,21 @@ class Publisher:
         tracker.close()
         record = f"versions/{fingerprint[:12]}-{_digest(samples)[:12]}"
         registry.write_record(self.run_id, record, {SAMPLES: samples, LINEAGE: lineage})
-        version = registry.register_version(
-            model,
-            config.model_name,
-            tags={**tags, FINGERPRINT: fingerprint, RECORD: record},
-            metrics=metrics,
-            base_metrics=base_metrics,
-            run_id=self.run_id,
-            experiment=config.experiment,
-        )
+        card = card_of(self.recipe.model_dump(mode="json"), tags, metrics, base_metrics)
+        with TemporaryDirectory() as aside:
+            package = Path(aside) / "package"
+            write_package(package, card)
+            version = registry.register_version(
+                model,
+                config.model_name,
+                tags={**tags, FINGERPRINT: fingerprint, RECORD: record},
+                metrics=metrics,
+                base_metrics=base_metrics,
+                run_id=self.run_id,
+                experiment=config.experiment,
+                beside=package,
+                description=card,
+            )
         registry.set_alias(config.model_name, CHALLENGER, version.version)
         return {"name": config.model_name, "version": version.version, "uri": self.uri, "run_id": self.run_id}
 

@@ -52,8 +52,11 @@ class Registry:
         base_metrics: Mapping[str, float] | None,
         run_id: str | None,
         experiment: str,
+        beside: Path | None = None,
+        description: str | None = None,
     ) -> VersionInfo:
-        """Copy the folder to the registry's artifact store and make it the next version of `name`.
+        """Copy the folder, and the files of the folder `beside`, to the registry's artifact store and make it the next
+        version of `name`.
 
         A version of that name with the same tag `fingerprint` is the same model: nothing is copied, its tags and
         numbers become those given here. So a registration that was interrupted can be repeated, and a model that was
@@ -67,12 +70,15 @@ class Registry:
             if FINGERPRINT in tags and info.tags.get(FINGERPRINT) == tags[FINGERPRINT]:
                 for key, value in all_tags.items():
                     self._client.set_model_version_tag(name, str(info.version), key, value)
+                if description is not None:
+                    self._client.update_model_version(name, str(info.version), description)
                 return self.get(name, info.version)
         home = self._client.get_run(run_id).info.experiment_id if run_id else None
         logged = self._client.create_logged_model(
             home or experiment_id(self._client, experiment, self._uri), name=name, source_run_id=run_id
         )
-        self._client.log_model_artifacts(logged.model_id, str(model_dir))
+        for folder in (model_dir, *([] if beside is None else [beside])):
+            self._client.log_model_artifacts(logged.model_id, str(folder))
         self._client.finalize_logged_model(logged.model_id, "READY")
         if not self._has(name):
             self._client.create_registered_model(name)
@@ -83,6 +89,7 @@ class Registry:
             run_id=run_id,
             model_id=logged.model_id,
             tags=all_tags,
+            description=description,
         )
         return self.get(name, int(made.version))
 

@@ -288,7 +288,7 @@ def test_the_run_of_the_pipeline_fails_with_its_last_steps(tmp_path, monkeypatch
     ended = []
     monkeypatch.setattr(Publisher, "fail", lambda self: ended.append("FAILED"))
     monkeypatch.setattr(Chain, "measure" if step == "evaluate" else "publish", lambda *_: 1 / 0)
-    bodies = {one.name: one.run for one in build_chain(recipe, publisher, print)}
+    bodies = {one.name: one.fn for one in build_chain(recipe, publisher, print)}
     with pytest.raises(ZeroDivisionError):
         bodies[step](None)
     assert ended == ["FAILED"]

@@ -1,0 +1,79 @@
+"""A registered model, loaded by MLflow, answers about a real video."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow.pyfunc import load_model
+
+from tests.unit.inference.test_inference import make_it_say, write_video
+from tpo_core.config.schema import FramesConfig
+from tpo_core.inference.assistant import load
+from tpo_core.tracking.models import model_folder
+from tpo_core.tracking.package import REQUIRED, card_of, write_package
+from tpo_core.tracking.registry import Registry
+
+RECIPE = {
+    "name": "small",
+    "tracking": {"model_name": "tpo"},
+    "model": {"base": "tiny-base"},
+    "stages": {"multitask": {"phases": [{"name": "multitask"}]}},
+    "data": {"sources": [{"name": "boxes", "reader": "refcoco", "split": "val", "part": "test"}]},
+}
+
+
+@pytest.fixture
+def registered(make_model, tmp_path):
+    """The URI of a registry with a tiny model as champion, which points where it is asked to."""
+    model = make_model()
+    model.frames = FramesConfig(n_frames=4, short_side_px=24)
+    make_it_say(model, "<box_begin>")
+    model.save_pretrained(tmp_path / "model")
+    write_package(tmp_path / "package", card_of(RECIPE, {"commit": "c0ffee"}, {"test/qa/accuracy": 0.5}, {}))
+    uri = f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    registry = Registry(uri)
+    made = registry.register_version(
+        tmp_path / "model",
+        "tpo",
+        tags={},
+        metrics={},
+        base_metrics=None,
+        run_id=None,
+        experiment="served",
+        beside=tmp_path / "package",
+        description="a card",
+    )
+    registry.set_alias("tpo", "champion", made.version)
+    return uri
+
+
+def test_a_registered_model_answers(registered, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4")
+    served = load_model("models:/tpo@champion")
+    asked = pd.DataFrame({"media": [str(clip)] * 2, "question": ["Where is it?", "Where?"]})
+    answers = served.predict(asked, params={"max_new_tokens": 2})
+    assert list(answers.columns) == [column.name for column in served.metadata.signature.outputs]
+    assert len(answers) == 2
+    folder = model_folder("models:/tpo@champion", registered)
+    own = load(folder, "cpu").chat(str(clip), "Where is it?", max_new_tokens=2).row()
+    first = answers.iloc[0].to_dict()
+    assert first["text"] == own["text"]
+    assert first["boxes"] == own["boxes"]
+    json.dumps([first["boxes"], first["moments"], first["masks"]])
+    names = [line.split("==")[0] for line in Path(folder, "requirements.txt").read_text().split()]
+    assert set(REQUIRED) <= set(names)
+    described = yaml.safe_load(Path(folder, "MLmodel").read_text())["flavors"]["python_function"]
+    assert described["model_code_path"] == "served.py"
+
+
+def test_a_card_says_what_it_is_made_of():
+    card = card_of(RECIPE, {"commit": "c0ffee", "data_digest": "d1"}, {"a/b/c": 0.5, "a/b/d": 1.0}, {"a/b/c": 0.25})
+    assert "commit `c0ffee`" in card
+    assert "Manifest `d1`" in card
+    assert "| a/b/c | 0.5000 | 0.2500 |" in card
+    assert "| a/b/d | 1.0000 | - |" in card
+    assert "- boxes: `refcoco`, split val, as test" in card
+    for title in ("Stages", "Data", "Metrics", "Limits", "Licences"):
+        assert f"## {title}" in card
