@@ -65,7 +65,7 @@ def swept(arguments):
     before = {path: path.read_bytes() for path in work.glob("sweep/*.partial/r*/*/*.json")}
     status, output = run("sweep_loss_weights.py", command)
     assert status == 0, output
-    return output, {path.relative_to(path.parents[3]): data for path, data in before.items()}
+    return output, {path.relative_to(path.parents[2]): data for path, data in before.items()}
 
 
 def result(work):
@@ -131,7 +131,7 @@ def test_the_same_command_has_nothing_left_to_do(swept, arguments):
 
 
 def test_a_sweep_that_is_larger_than_the_machine_is_refused(swept, arguments):
-    status, output = run("sweep_loss_weights.py", [*arguments[1], "sweep.concurrent_trials=400"])
+    status, output = run("sweep_loss_weights.py", [*arguments[1], "sweep.seed=9", "sweep.concurrent_trials=400"])
     assert status == 2, output
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "the sweep is larger than the cluster: 400 trials x 1 workers" in line
