@@ -12,7 +12,7 @@ from mlflow.artifacts import download_artifacts
 from tpo_core.errors import TpoError
 from tpo_core.storage import local
 from tpo_core.storage.commit import commit, is_committed
-from tpo_core.storage.uri import is_local, scratch_dir
+from tpo_core.storage.uri import scratch_dir
 from tpo_core.tracking.registry import Registry
 from tpo_core.tracking.server import MlflowException, is_missing
 
@@ -36,7 +36,7 @@ def model_folder(uri: str, tracking_uri: str) -> str:
     if is_missing(tracking_uri):
         raise TpoError(f"there is no registry at {tracking_uri}: set tracking.uri to the one that has {form['name']!r}")
     found = Registry(tracking_uri).chosen(form["name"], form["alias"] or form["version"])
-    if is_local(found.uri):
+    if found.uri.startswith(("/", "file://")):  # not is_local: `mlflow-artifacts:/1/...` is no path
         return str(local.to_path(found.uri))
     copy = scratch_dir() / "registry" / hashlib.sha256(f"{tracking_uri} {found.uri}".encode()).hexdigest()[:16]
     with local.locked(copy):
