@@ -23,6 +23,7 @@ from tpo_core.tracking.tracker import MlflowTracker
 
 CHALLENGER = "challenger"
 PICTURES_DEADLINE_S = 120.0  # dozens of files to a server far away; nothing waits for this run any more
+_NOTE = "mlflow.note.content"  # what the page of a run shows as its description
 _PIPELINE_TAG, _PHASE_TAG = "tpo_recipe", "tpo_phase"
 
 History = Sequence[tuple[int, Mapping[str, float]]]  # step and metrics
@@ -138,11 +139,11 @@ class Publisher:
         tracker.log_metrics({f"base/{name}": value for name, value in base_metrics.items()}, step=0)
         for folder, path in pictures.items():
             tracker.log_artifact(path, folder)
-        tracker.set_tags(dict(tags))
+        card = card_of(self.recipe.model_dump(mode="json"), tags, metrics, base_metrics)
+        tracker.set_tags({**tags, _NOTE: card})
         tracker.close()
         record = f"versions/{fingerprint[:12]}-{_digest(samples)[:12]}"
         registry.write_record(self.run_id, record, {SAMPLES: samples, LINEAGE: lineage})
-        card = card_of(self.recipe.model_dump(mode="json"), tags, metrics, base_metrics)
         with TemporaryDirectory() as aside:
             package = Path(aside) / "package"
             write_package(package, card)

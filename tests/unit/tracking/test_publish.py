@@ -128,6 +128,7 @@ def test_a_version_is_registered_as_challenger_with_its_lineage(register, regist
     assert made == {"name": request.node.name, "version": 1, "uri": mlflow_uri, "run_id": made["run_id"]}
     challenger = registry.get_alias(request.node.name, "challenger")
     assert challenger.version == 1
+    assert registry.samples(challenger) == {"model": {"test/region/acc@0.5": {"region/s1": 0.6}}}
     assert challenger.metrics == {"test/region/acc@0.5": 0.6}
     assert challenger.base_metrics == {"test/region/acc@0.5": 0.0}
     assert (challenger.tags["fingerprint"], challenger.tags["data_digest"]) == ("f1", "d1")
@@ -136,6 +137,9 @@ def test_a_version_is_registered_as_challenger_with_its_lineage(register, regist
     assert run.data.params["stages.task_assignment.phases.p.steps"] == "1"
     assert run.data.metrics == {"test/region/acc_at_0.5": 0.6, "base/test/region/acc_at_0.5": 0.0}
     assert run.info.status == "FINISHED"
+    card = client.get_model_version(request.node.name, "1").description
+    assert "| test/region/acc@0.5 | 0.6000 | 0.0000 |" in card
+    assert run.data.tags["mlflow.note.content"] == card
     assert {item.path for item in client.list_artifacts(made["run_id"])} == {"gallery", "curves", "versions"}
     assert [item.path for item in client.list_artifacts(made["run_id"], "gallery/test")] == ["gallery/test/gallery.png"]
 
