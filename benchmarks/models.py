@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tiny_base import SIZES, examples_of, write_base, write_sam2
 from tpo_core.config.schema import ModelConfig, StageConfig, fill_stage_defaults
-from tpo_core.models.processing import Batch
+from tpo_core.models.batch import Batch
 from tpo_core.models.tpo import TpoModel
 from tpo_core.train.optim import build_optimizer
 from tpo_core.train.stages import select_trainable

@@ -25,7 +25,7 @@ import torch.distributed as dist
 
 from benchmarks.tiny_base import examples_of
 from tpo_core.config.schema import Recipe
-from tpo_core.models.processing import Batch
+from tpo_core.models.batch import Batch
 from tpo_core.models.tpo import TpoModel
 from tpo_core.tracking.tracker import MlflowTracker
 from tpo_core.train.job import PhaseJob

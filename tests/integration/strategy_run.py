@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from tpo_core.config.schema import ModelConfig, StageConfig
 from tpo_core.data.example import Example
-from tpo_core.models.processing import Batch
+from tpo_core.models.batch import Batch
 from tpo_core.models.tpo import TpoModel
 from tpo_core.train.loop import LoopConfig, Progress, train
 from tpo_core.train.optim import build_optimizer, cosine

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from tpo_core.models.processing import Batch
+from tpo_core.models.batch import Batch
 
 if TYPE_CHECKING:
     from tpo_core.models.tpo import TpoModel

@@ -11,7 +11,7 @@ from tpo_core.config.schema import FramesConfig, ModelConfig
 from tpo_core.data.features import load_encoder
 from tpo_core.heads.base import HeadContext
 from tpo_core.models.backbones.base import VisualFeatures
-from tpo_core.models.processing import Batch
+from tpo_core.models.batch import Batch
 
 TextEncoder = Callable[[str], np.ndarray]
 

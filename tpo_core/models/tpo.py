@@ -25,10 +25,11 @@ from tpo_core.heads.base import HeadContext, Prediction, TaskHead
 from tpo_core.heads.registry import HEADS, build_head
 from tpo_core.models.backbones.base import Backbone, VisualFeatures
 from tpo_core.models.backbones.registry import load_backbone
+from tpo_core.models.batch import IGNORED, Batch
 from tpo_core.models.flops import batch_flops
 from tpo_core.models.generation import Grammar, HeadCall, Step, greedy
 from tpo_core.models.head_context import head_context, text_encoder
-from tpo_core.models.processing import IGNORED, Batch, Processor
+from tpo_core.models.processing import Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.task_tokens import TRACK_BOX, TaskTokens, add_task_tokens, require_task_tokens
 from tpo_core.models.weights import read_folder, require_fit

@@ -8,7 +8,8 @@ from tpo_core.data.example import Example
 from tpo_core.data.loader import Loader, MicroBatch, Prepared
 from tpo_core.data.prefetch import Prefetcher
 from tpo_core.data.shards import ShardSet
-from tpo_core.models.processing import Batch, Processor
+from tpo_core.models.batch import Batch
+from tpo_core.models.processing import Processor
 from tpo_core.models.source import local_path
 from tpo_core.models.tpo import SETTINGS, TpoModel
 from tpo_core.train.job import PhaseJob

@@ -18,8 +18,9 @@ from tpo_core.data.example import Example
 from tpo_core.data.record import Turn
 from tpo_core.data.sample import TRACK_BOX
 from tpo_core.errors import TpoError
+from tpo_core.models.batch import IGNORED
 from tpo_core.models.preprocessor import PREPROCESSOR, Normalisation, normalisation, read_preprocessor, require_size
-from tpo_core.models.processing import IGNORED, Processor
+from tpo_core.models.processing import Processor
 from tpo_core.models.videochat2 import prompt
 from tpo_core.models.videochat2.config import VideoChat2Config
 from tpo_core.models.videochat2.tokenizer import FragmentTokenizer, marked
