@@ -179,6 +179,6 @@ def test_bf16_is_the_arithmetic_and_not_what_is_kept(runs, name):
     assert found["bf16"][0]["total"] != pytest.approx(one["broken"][0]["total"], rel=1e-6)  # that of fp32
     losses, expected = ([{k: v for k, v in row.items() if k != "grad_norm"} for row in x["bf16"]] for x in (found, one))
     require_equal_numbers(losses, expected, tolerance=0.03)
-    # ZeRO-3 has a matrix product of its own, which rounds otherwise; the gradient of a distance |x| at 0 may turn round.
+    # ZeRO-3 has a matrix product of its own, which rounds otherwise; the gradient of |x| near 0 may turn round.
     norms = [row["grad_norm"] for row in found["bf16"]]
     assert norms == pytest.approx([row["grad_norm"] for row in one["bf16"]], rel=0.25)
