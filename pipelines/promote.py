@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.explain is not None:
         return tell_lineage(args)
     if args.recipe is None:
-        raise TpoError("say with --recipe whose model is promoted")
+        raise TpoError("give --recipe NAME, the recipe whose model is promoted")
     if args.version is not None:
         raise TpoError("--version is for --explain")
     recipe = load_recipe(args.recipe, args.overrides)
@@ -81,7 +81,7 @@ def tell_lineage(args: argparse.Namespace) -> int:
         recipe = load_recipe(args.recipe, args.overrides)
         uri = recipe.tracking.uri or default_uri(recipe.work_uri)
     if uri is None:
-        raise TpoError("say with --recipe whose registry is asked, or set MLFLOW_TRACKING_URI to it")
+        raise TpoError("give --recipe NAME, the recipe whose registry is asked, or set MLFLOW_TRACKING_URI to it")
     tree = explain(registry_at(uri), args.explain, args.version)
     Console(width=200, highlight=False, markup=False).print(tree, soft_wrap=True)
     return 0

@@ -6,11 +6,13 @@ from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import identity
 from tpo_core.errors import TpoError
 
+STEPS = "stages.multitask.phases.multitask.steps=64"
 SWEEP = (
     "sweep.stage=multitask",
     "sweep.space={region: [0.1, 10], lm: [0.5, 2]}",
     "sweep.metrics=[region/miou, moment/miou]",
     "sweep.first_rung_steps=4",
+    STEPS,
 )
 
 
@@ -87,9 +89,9 @@ def test_steps_must_be_told_of_a_phase_in_epochs():
 
 
 def test_neither_a_sweep_nor_a_fixed_balance_changes_a_fingerprint():
-    plain = load_recipe("quickstart", ["sweep=null"])
+    plain = load_recipe("quickstart", ["sweep=null", STEPS])
     assert identity(load()) == identity(plain)
     stage = identity(plain.stages["multitask"])
     assert "balance" not in stage
-    changed = load_recipe("quickstart", ["sweep=null", "stages.multitask.balance=uncertainty"]).stages["multitask"]
+    changed = load_recipe("quickstart", ["sweep=null", STEPS, "stages.multitask.balance=uncertainty"]).stages["multitask"]
     assert identity(changed) == stage | {"balance": "uncertainty"}

@@ -69,8 +69,8 @@ def test_a_sweep_that_is_larger_than_the_cluster(monkeypatch):
 
 
 def test_the_weights_of_the_recipe_come_first_where_they_are_in_the_space():
-    assert plan_of(load_recipe("quickstart")).first() == {"lm": 0.6, "region": 3.0, "temporal": 6.0, "mask": 3.0}
-    assert plan_of(load_recipe("quickstart", ["sweep.space.region=[4, 9]"])).first() is None
+    assert plan_of(load_recipe("quickstart")).first() == {"lm": 0.6, "region": 4.0, "temporal": 6.0, "mask": 3.0}
+    assert plan_of(load_recipe("quickstart", ["sweep.space.region=[5, 9]"])).first() is None
 
 
 class Runs:

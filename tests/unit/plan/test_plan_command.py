@@ -99,7 +99,7 @@ def test_more_gpus_take_less_time_for_the_same_work(capsys, quick):
 
 def test_assumptions_change_what_they_are_about(capsys, quick):
     base, first = quick[-1], quick[0]
-    keeping = ("train.permanent_checkpoint_every_steps=32", "train.keep_best=2")
+    keeping = ("train.permanent_checkpoint_every_steps=64", "train.keep_best=2")
     kept = planned(capsys, *QUICK, "--mfu", "0.175", "--gpu", "h100", *keeping)["phases"][-1]
     wordy = planned(capsys, *QUICK, "--assume", "chat_text_tokens=800")["phases"][0]
     assert kept["hours"] == pytest.approx(2 * base["hours"] * GPUS["a100-80"].peak_tflops / GPUS["h100"].peak_tflops)

@@ -94,7 +94,7 @@ def test_samples_come_back_as_they_were_written(version, registry):
 
 def test_mistakes_are_told(version, mlflow_uri, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(TpoError, match="say with --recipe whose registry"):
+    with pytest.raises(TpoError, match="give --recipe NAME, the recipe whose registry"):
         main(["--explain", version, "--version", "1"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     with pytest.raises(TpoError, match="say with --version which version"):
@@ -105,5 +105,5 @@ def test_mistakes_are_told(version, mlflow_uri, monkeypatch):
         main(["--explain", version, "--version", "9"])
     with pytest.raises(TpoError, match="has no model 'nobody'"):
         main(["--explain", "nobody", "--version", "1"])
-    with pytest.raises(TpoError, match="say with --recipe whose model is promoted"):
+    with pytest.raises(TpoError, match="give --recipe NAME, the recipe whose model is promoted"):
         main([])

@@ -36,8 +36,8 @@ def test_a_cpu_and_full_precision_have_no_known_peak_but_the_user_may_tell_one(m
 
 def test_memory_on_a_cpu_is_that_of_the_process():
     before = memory_bytes(CPU)
-    held = torch.ones(32 * 2**20 // 4)
-    assert memory_bytes(CPU) > before + 16 * 2**20
+    held = torch.ones(64 * 2**20 // 4)  # more than 32 MiB: malloc takes it from the system and not from what was freed
+    assert memory_bytes(CPU) > before + 48 * 2**20
     del held
 
 
