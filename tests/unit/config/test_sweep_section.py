@@ -93,5 +93,5 @@ def test_neither_a_sweep_nor_a_fixed_balance_changes_a_fingerprint():
     assert identity(load()) == identity(plain)
     stage = identity(plain.stages["multitask"])
     assert "balance" not in stage
-    changed = load_recipe("quickstart", ["sweep=null", STEPS, "stages.multitask.balance=uncertainty"]).stages["multitask"]
-    assert identity(changed) == stage | {"balance": "uncertainty"}
+    changed = load_recipe("quickstart", ["sweep=null", STEPS, "stages.multitask.balance=uncertainty"])
+    assert identity(changed.stages["multitask"]) == stage | {"balance": "uncertainty"}
