@@ -153,4 +153,10 @@ def weights_of_replica(strategy: Strategy) -> dict[str, Tensor]:
     """Strategy.weights where rank 0 holds the whole model."""
     if strategy.rank:
         return {}
-    return {name: tensor.detach().cpu() for name, tensor in strategy.model.state_dict().items()}
+    return {name: owned(tensor.detach().cpu()) for name, tensor in strategy.model.state_dict().items()}
+
+
+def owned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it is a part of a larger one, such as the flat buffers of ZeRO-2 and what FSDP2
+    gathers: a file of such parts is refused, because it might hold all of the larger one."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

@@ -21,6 +21,7 @@ from tpo_core.train.strategies.base import (
     clip_gradients,
     kept_buffers,
     norm_of_pieces,
+    owned,
     send_from_first,
     trained,
 )
@@ -84,7 +85,7 @@ class FullySharded(Strategy):
         for name, tensor in self.model.state_dict().items():
             value = whole(tensor.detach())
             if self.rank == 0:
-                held[name] = value.cpu()
+                held[name] = owned(value.cpu())
         return held
 
     def _gradients(self) -> list[Tensor]:

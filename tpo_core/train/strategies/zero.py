@@ -184,8 +184,7 @@ class Zero2(Zero):
         self.zero.update_lp_params()
 
     def weights(self) -> dict[str, Tensor]:
-        """Copies, because what trains lies in flat buffers: a file of one part of a buffer would be refused."""
-        return {name: tensor.clone() for name, tensor in weights_of_replica(self).items()}
+        return weights_of_replica(self)
 
 
 class Zero3(Zero):
