@@ -46,6 +46,7 @@ from tpo_core.storage.local import disk_full_told
 
 CPUS_PER_WORKER = 0.5  # as reserved in Ray: decoding shares a machine with the driver and other steps
 PROGRESS_EVERY_S = 10.0
+ACTOR_INIT_DEATHS = 10  # one after the other, before a run is given up
 MIB = 1 << 20
 GAUGES = {
     "media_done": "media decoded or given up on",
@@ -97,18 +98,22 @@ class _ShardWorker:
 
 
 @contextmanager
-def quiet_ray_data() -> Iterator[None]:
-    """No bars, which a job log cannot show, no plans, and no warning that bars are off; other warnings pass."""
+def ray_data_settings() -> Iterator[None]:
+    """No bars, which a job log cannot show, no plans, and no warning that bars are off; other warnings pass. And
+    patience with actors that die as they start: on a cluster whose nodes come as they are asked for, Ray Data takes
+    waiting actors back and counts one of them as dead now and then, of which it allows none."""
     context = ray.data.DataContext.get_current()
     loggers = {"ray.data": logging.WARNING, "ray.data._internal.progress": logging.ERROR}
     before = {name: logging.getLogger(name).level for name in loggers}
     bars, context.enable_progress_bars = context.enable_progress_bars, False
+    deaths, context.max_consecutive_actor_init_deaths = context.max_consecutive_actor_init_deaths, ACTOR_INIT_DEATHS
     for name, level in loggers.items():
         logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
         context.enable_progress_bars = bars
+        context.max_consecutive_actor_init_deaths = deaths
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
 
@@ -176,7 +181,7 @@ def _decode(
     # a group that is scaled to nothing has no CPU yet; one worker's request brings a node
     available = cpus if cpus is not None else _cpus(group)
     workers = max(1, min(int(available), len(jobs)))
-    with quiet_ray_data(), _progress(sum(len(job.requests) for job in jobs), log, echo) as counter:
+    with ray_data_settings(), _progress(sum(len(job.requests) for job in jobs), log, echo) as counter:
         rows = [{"job": pickle.dumps(job)} for job in jobs]
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _ShardWorker,  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray.data
 
 from tpo_core.config.nodes import group_resources
-from tpo_core.data.preprocess import quiet_ray_data
+from tpo_core.data.preprocess import ray_data_settings
 from tpo_core.errors import TpoError
 from tpo_core.evaluation.asking import Ask
 from tpo_core.evaluation.work import Work
@@ -56,7 +56,7 @@ class RayPool:
     def __call__(self, work: Work, batches: Sequence[Sequence[Ask]]) -> Iterator[int]:
         """How many requests each batch answered, as batches are done. Raises TpoError when an actor finds a mistake."""
         rows = [{"batch": pickle.dumps(list(batch))} for batch in batches]
-        with quiet_ray_data():
+        with ray_data_settings():
             results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _Asker,
                 fn_constructor_args=(work,),
