@@ -16,7 +16,7 @@ def artifact(step, *inputs):
     return Artifact(
         step=step,
         version=1,
-        uri=f"/work/{step}/f-{step}",
+        uri=f"/runs/{step}/f-{step}",
         fingerprint=f"fingerprint-of-{step}",
         inputs=dict.fromkeys(inputs, "f"),
         identity={},
@@ -69,14 +69,14 @@ def test_a_version_is_explained_as_a_tree(version, mlflow_uri, monkeypatch, caps
     assert lines[0].startswith(f"{version} v1")
     assert {"commit  c0ffee", "recipe  small", "base  tiny", "data  manifest d1"} <= set(lines)
     assert "boxes  refcoco, split val as test" in lines
-    assert "evaluation  e1  /work/evaluate/f-evaluate" in lines
+    assert "evaluation  e1  /runs/evaluate/f-evaluate" in lines
     assert "test/qa/accuracy  0.7500  (base 0.5000)" in lines
     made = lines[lines.index("made by") + 1 :]
     assert [line.split("  ")[0] for line in made[:6]] == [
         "multitask", "preprocess", "render", "task_assignment", "preprocess", "render",
     ]  # fmt: skip
     assert "commit commit-of-mu" in made[0]
-    assert "/work/multitask/f-multitask" in made[0]
+    assert "/runs/multitask/f-multitask" in made[0]
 
 
 def test_a_version_without_a_record_says_so(version, mlflow_uri, monkeypatch, capsys):
