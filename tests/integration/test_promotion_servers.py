@@ -56,7 +56,7 @@ def offer(registry, log, number):
 @pytest.mark.timeout(400)
 @needs_postgres
 def test_postgres_and_s3_behind_a_server(bucket, tmp_path):
-    log, port = PromotionLog(f"{bucket}/work/promotions"), free_port()
+    log, port = PromotionLog(f"{bucket}/runs/promotions"), free_port()
     with postgres() as database:
         with mlflow_server(database, f"{bucket}/mlflow", tmp_path / "mlflow.log", port) as uri:
             first = MlflowTracker(uri, "servers", "phase", key=("tpo_phase", "f"), close_deadline_s=60)
