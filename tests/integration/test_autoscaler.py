@@ -47,7 +47,7 @@ NOTHING_TO_RUN = (
     "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
     "head_start_ray_commands", "worker_start_ray_commands",
 )  # fmt: skip
-NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}  # a head of its own for some seconds, which this machine alone can reach
+RAY = str(Path(sys.executable).parent / "ray")
 
 
 @dataclass(frozen=True)
@@ -168,19 +168,18 @@ def watch() -> Iterator[Watch]:
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        **NO_TOKEN,
     }
     command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0", f"--port={port}",
+        RAY, "start", "--head", "--block", "--num-cpus=0", f"--port={port}",
         f"--node-ip-address={host}", f"--temp-dir={folder}", "--include-dashboard=false", "--disable-usage-stats",
         f"--object-store-memory={OBJECT_STORE_BYTES}", f"--autoscaling-config={folder}/autoscaler.json",
     ]  # fmt: skip
+    # A process of Ray keeps the way to authenticate that it met first: the token that ray.init() of other tests makes.
+    subprocess.run([RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
     with Path(folder, "head.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in NO_TOKEN.items():
-                patch.setenv(name, value)
             patch.setenv("RAY_ADDRESS", address)  # as a submitted job has it: then no node yet is no mistake
             connect(host, port, process)
             yield Watch(address, sorted(types))
