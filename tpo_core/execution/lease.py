@@ -5,9 +5,9 @@ was silent for 60 s, or whose process on this host is gone, is taken over. Clock
 A process that finds at its next sign of life that another took over ends its work there: two would do it otherwise.
 """
 
-import _thread
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -148,7 +148,8 @@ class Lease:
             try:
                 if not self.beat():
                     self._lost = True
-                    _thread.interrupt_main()
+                    # A real signal: _thread.interrupt_main() does not wake a main thread that waits.
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
             except Exception as error:  # a beat may be missed: the commit checks that the lease is still held
                 self._echo(f"lease: no sign of life could be written: {in_one_line(error)}")

@@ -94,16 +94,26 @@ def test_who_lost_the_lease_neither_beats_nor_deletes(take, tmp_path):
     assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
 
 
-def test_who_lost_the_lease_ends_its_work_and_says_why(take, tmp_path, monkeypatch):
+def test_who_lost_the_lease_ends_its_work_and_says_why_though_it_only_waits(take, tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "BEAT_S", 0.01)
+    ended, waited = threading.Event(), []
+
+    def beat():  # as whoever took over does; one sign of life alone might be written over by a beat under way
+        while not ended.wait(0.005):
+            held_by(tmp_path, host="elsewhere", pid=7)
 
     def work():
         with take():
-            held_by(tmp_path, host="elsewhere", pid=7)
-            assert threading.Event().wait(60), "the work went on"
+            threading.Thread(target=beat, daemon=True).start()
+            threading.Event().wait(40)
 
+    long = threading.Timer(30, waited.append, ["it was not woken"])
+    long.start()
     with pytest.raises(TpoError, match=r"x: its lease is another process's or was deleted"):
         work()
+    ended.set()
+    long.cancel()
+    assert waited == []
     assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
 
 
