@@ -13,7 +13,7 @@ import torch
 
 from tests.unit.train import stub
 from tests.unit.train.stub import build_stub, stub_recipe
-from tpo_core.errors import TpoError
+from tpo_core.errors import RunFailedError, TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.train.loop import DivergedError
 from tpo_core.train.ray_trainer import run_phase
@@ -131,7 +131,7 @@ def test_slow_storage_is_no_hang(tmp_path):
 @pytest.mark.usefixtures("cluster")
 def test_a_run_that_failed_for_good_is_resumed_by_the_next_call(tmp_path):
     flag = tmp_path / "died"
-    with pytest.raises(ray.train.WorkerGroupError):
+    with pytest.raises(RunFailedError, match=r"workers died more often than train.max_failures \(0\) allows"):
         run(tmp_path / "out", build=partial(build_dying, flag, 9), max_failures=0)
     assert not (tmp_path / "out" / "phase.json").exists()
     run(tmp_path / "out")

@@ -33,6 +33,7 @@ from tpo_core.train.build import build_phase
 from tpo_core.train.checkpoints.retention import Retention, drop_ephemeral
 from tpo_core.train.desk import Desk
 from tpo_core.train.exchange import Keeper, collect, deliver, is_delivered, output_here, pull, put_stacks
+from tpo_core.train.gave_up import gave_up
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.phase import Builder, Surroundings, run_rank
 from tpo_core.train.progress_line import Follower, row_line
@@ -88,9 +89,9 @@ def run_phase(
     later end goes on there.
 
     Returns {steps, samples, seconds, skipped, final: {loss name: mean over the last logged window}}.
-    Raises TpoError for what the user can mend and DivergedError, both without trying again, and
-    ray.train.TrainingFailedError when workers failed more than train.max_failures times. SIGTERM, in the main thread,
-    ends this process as it would have, once the workers have saved and left, or after train.stop_deadline_s.
+    Raises TpoError for what the user can mend and DivergedError, both without trying again. When workers failed more
+    than train.max_failures times: what gave_up says of it, else ray.train.TrainingFailedError. SIGTERM, in the main
+    thread, ends this process as it would have, once the workers have saved and left, or after train.stop_deadline_s.
     """
     job = PhaseJob(
         recipe=recipe,
@@ -194,7 +195,8 @@ def fit(
     try:
         finished = done.result().return_value  # type: ignore[attr-defined]
     except ray.train.TrainingFailedError as error:
-        raise desk.failed() or no_room(error, job) or error from None
+        failures = getattr(error, "worker_failures", {})
+        raise desk.failed() or no_room(error, job) or gave_up(failures, job) or error from None
     if (left := desk.failed()) is not None:  # then the group that Ray started again did nothing
         raise left
     return finished
