@@ -7,7 +7,7 @@ once. All rows and seeds that are finished are in the table, which is written an
 paper claims and whether it holds.
 
 On a cluster: ray job submit --working-dir . -- python pipelines/ablate.py --recipe ablation_quickstart
-work_uri=/shared/ablation --output /shared/results.md
+work_uri=s3://bucket/ablation --output s3://bucket/ablation/results.md
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.add_argument("--rows", type=words, default=[row.name for row in ROWS], help="rows to measure; all")
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="seeds of each row; 1,2,3")
-    parser.add_argument("--output", type=Path, default=Path("docs/results.md"), help="the table; %(default)s")
+    parser.add_argument("--output", default="docs/results.md", help="path or URI of the table; %(default)s")
     parser.add_argument("--dry-run", action="store_true", help="print rows, steps and what would run; touch nothing")
     return parser.parse_intermixed_args(argv)
 
@@ -197,7 +197,7 @@ def machine() -> str:
 
 
 def tell(
-    runs: Sequence[Run], work: str, steps: dict[str, int], command: str, whole: Recipe, output: Path
+    runs: Sequence[Run], work: str, steps: dict[str, int], command: str, whole: Recipe, output: str
 ) -> None:  # fmt: skip
     """Writes the table of all rows that are finished, and prints it."""
     done = [(run, found(run, work)) for run in runs]

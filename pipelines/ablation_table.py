@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.ablation_claims import CLAIMS, Measured, gains, spread, verdict
 from pipelines.ablation_rows import ROWS, Row
 from tpo_core.execution.position import duration
+from tpo_core.storage.uri import exists, read_bytes, write_bytes
 
 MARKER = "<!-- Written by pipelines/ablate.py down to here. What follows is kept by hand. -->"
 NOTES = "## Notes\n"
@@ -49,12 +50,11 @@ class Setting:
     parts: Sequence[str]
 
 
-def write_results(path: Path, setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> None:
+def write_results(uri: str | Path, setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> None:
     """Writes the file; what stood below MARKER stays."""
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    old = read_bytes(uri).decode() if exists(uri) else ""
     notes = old.partition(MARKER)[2].lstrip("\n") or NOTES
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{document(setting, results, constant)}\n{MARKER}\n\n{notes}", encoding="utf-8")
+    write_bytes(uri, f"{document(setting, results, constant)}\n{MARKER}\n\n{notes}".encode())
 
 
 def document(setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> str:

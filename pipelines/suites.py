@@ -118,12 +118,14 @@ def data_of(entry: Entry, recipe: Recipe, data_root: str, step: int) -> DataConf
 
 
 def step_of(entry: Entry, asked: Asked) -> int:
-    """At which distance samples are taken where there is a limit, so that the media of no others are decoded."""
+    """At which distance samples are taken where there is a limit, so that the media of no others are decoded: the
+    largest one that meets as many samples that are asked for, which may be few among all."""
     if asked.limit is None:
         return 1
     items = READERS[entry.reader].read(asked.root(entry), entry.split, entry.options)
-    found = sum(isinstance(item, Sample) and wanted(entry, item) for item in items)
-    return max(1, found // asked.limit)
+    asked_for = [wanted(entry, item) for item in items if isinstance(item, Sample)]
+    most = max(1, len(asked_for) // asked.limit)
+    return next((step for step in range(most, 1, -1) if sum(asked_for[::step]) >= asked.limit), 1)
 
 
 def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:

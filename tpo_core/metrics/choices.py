@@ -117,9 +117,14 @@ def named(row: Mapping[str, Any]) -> str | None:
 def matched(
     questions: Sequence[Question], given: Sequence[dict[str, Any]], rejections: Rejections
 ) -> dict[str, dict[str, Any]]:
-    """The row of each question that has one, by id, or by place when no row has an id; the rest is told."""
+    """The row of each question that has one, by id, or by place when no row has an id; the rest is told.
+
+    TpoError where two questions have one id: a reply could not say which of them it answers.
+    """
     ids = [question.id for question in questions]
     known, found = set(ids), {}
+    if len(known) < len(ids):
+        raise TpoError(f"the truth repeats id {next(key for key in ids if ids.count(key) > 1)}; keep one, or rename it")
     if any(named(row) is not None for row in given):
         pairs: Iterable[tuple[str | None, dict[str, Any]]] = ((named(row), row) for row in given)
     else:

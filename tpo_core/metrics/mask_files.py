@@ -22,8 +22,14 @@ def indices(path: Path) -> np.ndarray:
 
 
 def grey(path: Path) -> np.ndarray:
-    """The brightness of a PNG of any kind, (H, W) uint8, a palette being looked up. TpoError if it is no image."""
-    return np.asarray(_opened(path).convert("L"))
+    """The brightness of a PNG of any kind, (H, W) uint8, a palette being looked up. TpoError if it is no image.
+
+    Of 16 bits the upper eight count, as in OpenCV's reading of a grey image.
+    """
+    image = _opened(path)
+    if image.mode.startswith("I"):
+        return (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+    return np.asarray(image.convert("L"))
 
 
 def _opened(path: Path) -> Image.Image:

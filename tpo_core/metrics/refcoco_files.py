@@ -14,6 +14,7 @@ import numpy as np
 from tpo_core.errors import TpoError
 from tpo_core.metrics import files
 from tpo_core.metrics.report import Rejections
+from tpo_core.metrics.submission import is_number
 
 ID_KEYS = ("id", "question_id", "image_id", "sent_id")
 
@@ -61,7 +62,7 @@ def _lines(path: Path) -> dict[str, Truth]:
         else:
             files.require(row, ("bbox",), where)
             box = _four(row["bbox"], where)
-        found[key] = Truth(box, row["width"], row["height"], str(row.get("dataset", row.get("category", "refcoco"))))
+        found[key] = Truth(box, *_size(row, where), str(row.get("dataset", row.get("category", "refcoco"))))
     return found
 
 
@@ -122,10 +123,20 @@ def _key(row: dict[str, Any], where: str) -> str:
 
 
 def _four(values: Any, where: str) -> tuple[float, float, float, float]:
-    box = np.asarray(values, np.float64) if isinstance(values, list) and len(values) == 4 else np.full(4, np.nan)
+    box = np.full(4, np.nan)
+    if isinstance(values, list) and len(values) == 4 and all(map(is_number, values)):
+        box = np.asarray(values, np.float64)
     if not np.isfinite(box).all():
         raise TpoError(f"{where}: the box of a truth is four finite numbers, not {values!r}")
     return (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+
+
+def _size(row: dict[str, Any], where: str) -> tuple[float, float]:
+    """Width and height of an image."""
+    size = (row["width"], row["height"])
+    if not all(is_number(each) and 0 < each < np.inf for each in size):
+        raise TpoError(f"{where}: width and height must be numbers of pixels above 0, not {size[0]!r} and {size[1]!r}")
+    return size
 
 
 def _corners(values: Any, where: str) -> tuple[float, float, float, float]:
@@ -147,8 +158,9 @@ def _coco(value: Any, path: Path) -> dict[str, Truth]:
         files.require(row, ("id", "width", "height"), f"{path}: an image")
         if row["id"] not in boxes:
             raise TpoError(f"{path}: image {row['id']} has no annotation; a sentence has one box")
-        box = _corners(boxes[row["id"]], f"{path}: image {row['id']}")
-        found[str(row["id"])] = Truth(box, row["width"], row["height"], row.get("dataset_name", "refcoco"))
+        where = f"{path}: image {row['id']}"
+        box = _corners(boxes[row["id"]], where)
+        found[str(row["id"])] = Truth(box, *_size(row, where), row.get("dataset_name", "refcoco"))
     return found
 
 
@@ -171,7 +183,7 @@ def _refer(folder: Path, split: str, split_by: str | None) -> dict[str, Truth]:
         if ref["image_id"] not in images or ref["ann_id"] not in boxes:
             raise TpoError(f"{where}: its image or annotation is not in instances.json")
         image = images[ref["image_id"]]
-        truth = Truth(_corners(boxes[ref["ann_id"]], where), image["width"], image["height"], folder.name)
+        truth = Truth(_corners(boxes[ref["ann_id"]], where), *_size(image, where), folder.name)
         truths_ |= {str(sentence["sent_id"]): truth for sentence in ref["sentences"]}
     if not truths_:
         there = ", ".join(sorted({ref["split"] for ref in refs}))

@@ -95,9 +95,14 @@ class Parser:
 def screened_pairs(
     truths: Mapping[str, Truth], given: Mapping[str, Prediction], parser: Parser, rejections: Rejections
 ) -> list[Pair]:
-    """A pair for every truth; what cannot be scored has no boxes, and is told."""
+    """A pair for every truth that a box can match; what cannot be scored has no boxes, and is told."""
     pairs = []
     for key, truth in truths.items():
+        flaw = _wrong(np.array(truth.box))
+        if flaw is not None:
+            rejections.add("zero_length_truth" if flaw == "zero_length" else "bad_truth", key)
+        if flaw == "reversed":
+            continue
         one = given.get(key, Prediction())
         found = _boxes(one, truth, parser)
         kept = found

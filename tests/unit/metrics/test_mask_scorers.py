@@ -363,3 +363,11 @@ def test_folders_without_what_is_asked_for_are_told(tmp_path, metric):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TpoError):
         score(metric, tmp_path / "empty", tmp_path / "empty")
+
+
+def test_of_sixteen_bits_the_upper_eight_count(mevis, tmp_path):
+    """As OpenCV reads a grey PNG: 100 of 65535 is black."""
+    for value, j in ((100, 1.0), (0xFF00, 2 / 3)):
+        picture = np.full((H, W), value, np.uint16)
+        Image.fromarray(picture).save(tmp_path / "mine" / "v" / "1" / "00005.png")
+        assert mevis().per_item["v_1"]["J"] == pytest.approx(j)

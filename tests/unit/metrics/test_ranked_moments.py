@@ -202,3 +202,36 @@ def test_nextgqa_fractions_are_rounded_to_a_tenth(run):
     report = run("nextgqa", GQA, {"v_1": [0.1012, 0.3], "v_2": [0, 0.2]}, fractions=True)
     assert report.result["TIoU@0.5"] == 100.0
     assert report.per_item["v_1"]["best_IoU"] == 1.0
+
+
+@pytest.mark.parametrize("segments", [[], [[6, 2]], [[0, NAN]], [[0, 4], [6, 2]]])
+def test_nextgqa_truths_that_nothing_can_match_leave_the_denominator_but_officially(run, segments):
+    truth = {"v": {"duration": 9, "location": {"1": [[0, 4]], "2": segments}}}
+    spans = {"v_1": [0, 4], "v_2": [0, 4]}
+    report = run("nextgqa", truth, spans)
+    assert (report.result["mIoU"], report.n, report.N, counts(report)) == (100.0, 1, 2, {"bad_truth": 1})
+    assert run("nextgqa", truth, spans, strict=True).n == 2
+
+
+def test_officially_queries_without_times_are_counted(run):
+    truth = nlq_truth((0, 10))
+    truth["videos"][0]["clips"][0]["annotations"][0]["language_queries"].append({"query": "later"})
+    report, official = (run("nlq", truth, [nlq_row(0, (0, 10))], strict=strict) for strict in (False, True))
+    assert ((report.n, report.N), (official.n, official.N)) == ((1, 1), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        ([{"qid": 1, "relevant_windows": [[0, 4]]}] * 2, "repeats qid 1"),
+        ([{"qid": [1], "relevant_windows": [[0, 4]]}], "qid"),
+    ],
+)
+def test_tacos_ids_are_names_of_one_truth(run, truth, message):
+    with pytest.raises(TpoError, match=message):
+        run("tacos", truth, [{"qid": 1, "pred_relevant_windows": [[0, 4]]}], suffix=".jsonl")
+
+
+def test_tacos_officially_stops_at_a_truth_that_is_none(run):
+    with pytest.raises(TpoError, match=r"the official code stops at 0: its truth"):
+        run("tacos", {"data": [{"times": None}]}, [[[0, 4]]], strict=True)

@@ -149,7 +149,7 @@ def test_truths_that_nothing_can_match_leave_the_denominator(run):
     truths = [truth(1, (0, 8)), truth(2), truth(3, (8, 0)), truth(4, (0, NAN))]
     report = run(truths, [found(qid, (0, 8, 1.0)) for qid in (1, 2, 3, 4)])
     assert (full(report), report.n, report.N) == ((100.0, 100.0, 100.0), 1, 4)
-    assert counts(report)["bad_truth"] == 3
+    assert counts(report) == {"bad_truth": 3}  # their predictions are not told once more
 
 
 def saliency(qid, scores):
@@ -180,6 +180,14 @@ def test_hit_at_one(run, scores, hit, reason):
 def test_the_official_code_stops_at_scores_that_are_none(run, scores):
     with pytest.raises(TpoError, match="the official code stops at qid 1"):
         run([truth(1, (0, 4), **SALIENCY)], [saliency(1, scores)], strict=True)
+
+
+def test_the_official_code_stops_where_no_clip_is_relevant_and_by_default_nothing_is_hit(run):
+    labels = {"duration": 8, "relevant_clip_ids": [], "saliency_scores": []}
+    rows = [truth(1, (0, 4), **labels)], [saliency(1, [0, 1, 0, 0])]
+    assert run(*rows).result["brief"]["HL-min-VeryGood-Hit1"] == 0.0
+    with pytest.raises(TpoError, match=r"the official code stops here: .* has no relevant_clip_ids"):
+        run(*rows, strict=True)
 
 
 @pytest.mark.parametrize(("level", "expected"), [(0, 0.0), (4, 100.0)])

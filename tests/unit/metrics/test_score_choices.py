@@ -250,3 +250,19 @@ def test_files_of_another_form_are_named(tmp_path, metric, content, message):
     path = write(tmp_path / "x.json", content)
     with pytest.raises(TpoError, match=message):
         score(metric, path, path)
+
+
+def test_questions_of_one_id_are_refused(tmp_path):
+    """A reply could not say which of them it answers."""
+    row = {"question": "q", "candidates": ["x", "y"], "answer": "x", "question_type": "t", "id": "1"}
+    truth = write(tmp_path / "t.json", [row, row | {"answer": "y"}])
+    with pytest.raises(TpoError, match="the truth repeats id 1"):
+        score("mlvu", truth, write(tmp_path / "pred.json", [{"id": "1", "pred": "A)"}]))
+
+
+def test_the_sixth_option_is_right_officially_in_lmms_eval(tmp_path):
+    row = {"question": "q", "candidates": list("uvwxyz"), "answer": "z"}
+    truth, given = write(tmp_path / "t.json", [row]), write(tmp_path / "p.json", [{"pred": "F"}])
+    for strict, right in ((True, 100.0), (False, 0.0)):
+        report = score("mvbench", truth, given, "lmms_eval", strict_official=strict)
+        assert report.result["mvbench_accuracy"]["mvbench"] == right

@@ -250,3 +250,20 @@ def test_truths_that_cannot_be_read(run, truth, message):
 def test_no_truth_at_all(run):
     with pytest.raises(TpoError, match="holds no truth"):
         run({"id": 1, "pred_xyxy": RIGHT}, truths=())
+
+
+@pytest.mark.parametrize("implementation", ALL)
+@pytest.mark.parametrize(
+    "damage", [{"width": 0}, {"width": "10"}, {"height": None}, {"height": True}, {"gt_xywh": [0, 0, "x", 10]}]
+)
+def test_damaged_truths_are_one_line(run, implementation, damage):
+    with pytest.raises(TpoError, match=r"row 1"):
+        run({"id": 1, "pred_xyxy": RIGHT}, implementation, [TRUTH | damage])
+
+
+@pytest.mark.parametrize("implementation", ALL)
+def test_truths_without_extent_are_misses_and_reversed_ones_are_left_out(run, implementation):
+    truths = [TRUTH, TRUTH | {"id": 2, "gt_xywh": [10, 10, 0, 20]}, TRUTH | {"id": 3, "gt_xywh": [10, 10, -5, 20]}]
+    report = run([{"id": key, "pred_xyxy": RIGHT} for key in (1, 2, 3)], implementation, truths)
+    assert (accuracy(report), report.n, report.N) == (0.5, 2, 3)
+    assert counts(report) == {"zero_length_truth": 1, "bad_truth": 1}

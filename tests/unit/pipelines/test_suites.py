@@ -81,6 +81,15 @@ def test_a_limit_reads_no_more_media_than_it_must(ask, asked):
     assert results[0]["asked"] == 3
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_limit_meets_samples_that_are_asked_for_among_others(asked, monkeypatch, limit):
+    asked_for = [False, True, False, True, False, True, False]
+    told = iter(asked_for)
+    monkeypatch.setattr(suites, "wanted", lambda entry, sample: next(told))
+    step = step_of(asked.suite.entries[0], replace(asked, limit=limit))
+    assert sum(asked_for[::step]) >= limit
+
+
 def test_frames_are_those_that_the_entry_asks_for(asked):
     mine = asked.suite.entries[0]
     data = data_of(mine, asked.recipe, asked.data_root, 1)

@@ -146,7 +146,9 @@ def _strict(questions: list[Question], replies: dict[str, Any], official: bool) 
         elif question.letter is None:
             raise TpoError(f"the official code stops at {question.id}: no candidate equals the answer")
         elif reply != "":
-            right[question.id] = choices.mvbench_lmms_eval(reply) == question.letter
+            # The letter of the truth goes through the same function there: beyond E it comes out in lower case.
+            true = choices.mvbench_lmms_eval(question.letter)
+            right[question.id] = choices.mvbench_lmms_eval(reply) == true
     return right
 
 

@@ -42,6 +42,9 @@ def score(
     for key, (segments, duration_s) in truths.items():
         if key not in wanted:
             continue
+        if not strict_official and (not segments or any(submission.flaw(each) for each in segments)):
+            rejections.add("bad_truth", key)
+            continue
         if key not in given:
             rejections.add("missing", key)
             if strict_official:

@@ -27,7 +27,7 @@ Key = tuple[Any, ...]
 
 def score(ground_truth: Path, predictions: Path, implementation: str, strict_official: bool) -> Report:
     """Over the queries of the truth, or strictly official over those of the submission."""
-    truths = _truths(ground_truth, strict_official)
+    truths, n_queries = _truths(ground_truth, strict_official)
     given = _results(predictions, strict_official)
     rejections = Rejections()
     pick = _strict if strict_official else _lenient
@@ -44,20 +44,23 @@ def score(ground_truth: Path, predictions: Path, implementation: str, strict_off
         strict_official,
         ranked.recalls(values, THRESHOLDS, RANKS, " "),
         len(found),
-        len(truths),
+        n_queries,
         rejections.summary(),
         per_item,
     )
 
 
-def _truths(path: Path, strict: bool) -> dict[Key, Any]:
-    """The query of each key. The official code counts and scores those without text too."""
+def _truths(path: Path, strict: bool) -> tuple[dict[Key, Any], int]:
+    """The query of each key, and of how many queries it is said to be: the official code scores those without text
+    too, and counts those without times."""
     content = files.json_value(path)
     truths: dict[Key, Any] = {}
+    listed = 0
     try:
         for video in content["videos"]:
             for clip in video["clips"]:
                 for note in clip["annotations"]:
+                    listed += len(note["language_queries"])
                     for place, query in enumerate(note["language_queries"]):
                         if "clip_start_sec" in query and (strict or query.get("query", "") is not None):
                             truths[(clip["clip_uid"], note["annotation_uid"], place)] = query
@@ -66,7 +69,7 @@ def _truths(path: Path, strict: bool) -> dict[Key, Any]:
     for key, query in truths.items():
         if submission.pair([query["clip_start_sec"], query.get("clip_end_sec")]) is None:
             raise TpoError(f"{path}: {_name(key)} has no clip_start_sec and clip_end_sec in seconds")
-    return truths
+    return truths, listed if strict else len(truths)
 
 
 def _results(path: Path, strict: bool) -> list[dict[str, Any]]:

@@ -50,7 +50,9 @@ def score(
     n = 0
     if any("pred_relevant_windows" in row for row in looked_at):
         truths = windows(truth_rows, ground_truth, rejections, strict_official)
-        result, brief, items, n = moments(truths, given, implementation, rejections, strict_official)
+        bad = set() if strict_official else {row["qid"] for row in truth_rows} - truths.keys()
+        rest = [row for row in given if row["qid"] not in bad]  # whose truths were told
+        result, brief, items, n = moments(truths, rest, implementation, rejections, strict_official)
     if any("pred_saliency_scores" in row for row in looked_at):
         unseen = Rejections() if result else rejections  # ids are told once
         numbers, per_query = _highlights(
@@ -117,7 +119,8 @@ def moments(
     else:
         queries = submission.lenient_queries(truths, given, rejections)
     if not queries:
-        raise TpoError("no query is in both files, so there is nothing to score")
+        why = "no query is in both files" if strict else "no query has a truth that can be matched"
+        raise TpoError(f"{why}, so there is nothing to score")
     result: dict[str, Any] = {}
     items: dict[Any, dict[str, Any]] = {}
     with_miou = implementation != "moment_detr"
@@ -161,6 +164,8 @@ def _highlights(
     for row in rows:
         where = f"{path}: qid {row['qid']}"
         files.require(row, ("qid", "duration", "relevant_clip_ids", "saliency_scores"), where)
+        if strict and row["relevant_clip_ids"] == []:
+            raise TpoError(f"the official code stops here: {where} has no relevant_clip_ids")
         try:
             truths[row["qid"]] = highlights.truth_scores(
                 row["duration"], row["relevant_clip_ids"], row["saliency_scores"]

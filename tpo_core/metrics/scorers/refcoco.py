@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tpo_core.errors import TpoError
 from tpo_core.metrics import refcoco_files, refcoco_rules
 from tpo_core.metrics.registry import Option, Scorer
 from tpo_core.metrics.report import Rejections, Report
@@ -53,6 +54,8 @@ def score(
         pairs = refcoco_rules.official_pairs(implementation, truths, known, parser)
     else:
         pairs = refcoco_rules.screened_pairs(truths, dict(known), parser, rejections)
+    if not pairs:
+        raise TpoError(f"{predictions}: nothing is left to score against {ground_truth}")
     result, items = refcoco_rules.RULES[implementation](pairs)
     return Report(
         "refcoco",

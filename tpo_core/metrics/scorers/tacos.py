@@ -57,6 +57,8 @@ def score(ground_truth: Path, predictions: Path, implementation: str, strict_off
 
 
 def _strict(key: Any, truth: Any, windows: Any, nms: float) -> np.ndarray:
+    if submission.pair(truth) is None:
+        raise TpoError(f"the official code stops at {key}: its truth must be [start, end], not {truth!r}")
     pairs = [submission.pair(window) for window in windows] if isinstance(windows, list) else []
     sound_pairs = [pair for pair in pairs if pair is not None]
     if not pairs or len(sound_pairs) < len(pairs):
@@ -79,10 +81,15 @@ def _truths(path: Path) -> dict[Any, Any]:
     """(start_s, end_s) by qid or by place."""
     if path.suffix == ".jsonl":
         rows = files.json_lines(path, "qid", "relevant_windows")
+        found: dict[Any, Any] = {}
         for row in rows:
+            files.require_id(row["qid"], f"{path}: qid")
+            if row["qid"] in found:
+                raise TpoError(f"{path}: repeats qid {row['qid']}; keep one")
             if not isinstance(row["relevant_windows"], list) or len(row["relevant_windows"]) != 1:
                 raise TpoError(f"{path}: relevant_windows of qid {row['qid']} must be one [start, end]")
-        return {row["qid"]: row["relevant_windows"][0] for row in rows}
+            found[row["qid"]] = row["relevant_windows"][0]
+        return found
     content = files.json_value(path)
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
@@ -109,9 +116,10 @@ def _of_video(path: Path, video: str, note: Any) -> list[tuple[float, float]]:
 
 def _given(path: Path, keys: list[Any]) -> dict[Any, Any]:
     if path.suffix == ".jsonl":
-        return {
-            row["qid"]: row["pred_relevant_windows"] for row in files.json_lines(path, "qid", "pred_relevant_windows")
-        }
+        rows = files.json_lines(path, "qid", "pred_relevant_windows")
+        for row in rows:
+            files.require_id(row["qid"], f"{path}: qid")
+        return {row["qid"]: row["pred_relevant_windows"] for row in rows}
     content = files.json_value(path)
     if isinstance(content, dict):
         content = content.get("segments_score_sorted")
