@@ -35,6 +35,7 @@ from tpo_core.train.strategies.base import Strategy
 
 MICRO_BATCH = 4
 NEVER = 1_000_000
+PEAK_FROM_STEP = 1  # the first step makes gradients and moments
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class FixedBatches:
     """The same micro-batches at every step, encoded once, so that no step waits for data."""
 
     def __init__(self, setting: Setting, model: TpoModel, strategy: Strategy) -> None:
-        self.setting, self.first = setting, strategy.rank == 0
+        self.setting, self.rank = setting, strategy.rank
         self.counts = dict.fromkeys(setting.kinds, 64)
         share = slice(
             strategy.rank * MICRO_BATCH // strategy.world, (strategy.rank + 1) * MICRO_BATCH // strategy.world
@@ -108,7 +109,9 @@ class FixedBatches:
         ]
 
     def step(self, step: int) -> Iterator[Batch]:
-        if self.first:
+        if step == PEAK_FROM_STEP:
+            Path("/proc/self/clear_refs").write_text("5")  # the kernel's mark of the peak begins anew (proc(5))
+        if self.rank == 0:
             flag = self.setting.folder / "killed"
             with self.setting.clock().open("a") as file:
                 file.write(json.dumps({"step": step, "time": time.time(), "cpu": time.process_time()}) + "\n")
@@ -118,7 +121,14 @@ class FixedBatches:
         yield from self.micros
 
     def close(self) -> None:
-        """Nothing runs in the background."""
+        """The last step is done: leaves behind what this rank held at most in steps."""
+        (self.setting.folder / f"peak-steps-{self.rank}.json").write_text(json.dumps(peak_mib()))
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process since the mark was set back, MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def build(setting: Setting, job: PhaseJob, strategy: Strategy) -> tuple[TpoModel, FixedBatches]:
@@ -136,8 +146,8 @@ def run_here(setting: Setting) -> None:
         setting.job(), build=partial(build, setting), device=torch.device("cpu"), open_sink=setting.sink,
         report=lambda row: None,
     )  # fmt: skip
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    (setting.folder / f"peak-{rank}.json").write_text(json.dumps(peak_mib))
+    whole_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    (setting.folder / f"peak-whole-{rank}.json").write_text(json.dumps(whole_mib))
 
 
 if __name__ == "__main__":

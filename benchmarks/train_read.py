@@ -50,9 +50,9 @@ def restart_s(setting: Setting) -> float:
     return min(start_s for _, start_s in step_starts_s(setting, "time") if start_s > killed_at) - killed_at
 
 
-def peaks_mib(setting: Setting) -> list[float]:
-    """Peak resident memory of each rank, MiB."""
-    return [json.loads(path.read_text()) for path in Path(setting.folder).glob("peak-*.json")]
+def peaks_mib(setting: Setting, of: Literal["steps", "whole"]) -> list[float]:
+    """Peak resident memory of each rank, MiB: of steps after the first, or with loading before and export behind."""
+    return [json.loads(path.read_text()) for path in Path(setting.folder).glob(f"peak-{of}-*.json")]
 
 
 @dataclass(frozen=True)
