@@ -127,7 +127,7 @@ def memory(folder: Path, rounds: int) -> Iterator[Line]:
     """Peak resident memory of the larger of two ranks, stage multitask, where the vision tower trains too."""
     base = str(write_base(folder / "base", "wide"))
     strategies = ("ddp", "zero2", "zero3", "fsdp2")
-    plain = Setting(base, folder, kinds=("region", "region"), stage="multitask", steps=3)
+    plain = Setting(base, folder, kinds=("region", "region"), stage="multitask", steps=4)
     os.environ.update(GIVEN_BACK)
     done = {name: by_torchrun(replace(plain, folder=folder / name, strategy=name)) for name in strategies}
     for of, what in (("steps", "in steps"), ("whole", "with loading and export")):

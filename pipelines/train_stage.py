@@ -17,16 +17,17 @@ from pipelines.checks import check_groups, check_phase, check_places
 from pipelines.cluster import connect
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
-from tpo_core.config.schema import identity
+from tpo_core.config.schema import Recipe, identity
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.fingerprint import differences, fingerprint
 from tpo_core.execution.lease import Lease
-from tpo_core.storage.local import disk_full_told
-from tpo_core.storage.uri import absolute
+from tpo_core.models.source import identify
+from tpo_core.storage.local import disk_full_told, folder_named
+from tpo_core.storage.uri import absolute, write_json
 from tpo_core.train.ray_trainer import run_phase
-from tpo_core.train.stages import find_phase
+from tpo_core.train.stages import PhaseRef, find_phase
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -38,7 +39,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--phase", help="name of the phase; needed when the stage has several")
     parser.add_argument("--shards", required=True, help="shard set, as preprocess.py leaves it: path or URI")
     parser.add_argument("--init", required=True, help="base model, or the model folder of the phase before")
-    parser.add_argument("--output", required=True, type=Path, help="folder shared by driver and workers")
+    parser.add_argument("--output", required=True, type=folder_named, help="folder shared by driver and workers")
     parser.add_argument("--restart", action="store_true", help="drop what an earlier attempt left in OUTPUT")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     return parser.parse_intermixed_args(argv)
@@ -54,7 +55,18 @@ def claim(output: Path, asked: dict[str, Any], *, restart: bool) -> None:
                 f"{output} holds another run ({changes[0]}): give another --output, or --restart to begin anew"
             )
     output.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(asked))
+    write_json(note, asked)
+
+
+def asked_for(recipe: Recipe, ref: PhaseRef, shards: ShardSet, init: str) -> dict[str, Any]:
+    """What the result depends on: of data and weights their content, since another set may lie at a place tomorrow."""
+    return {
+        "stage": {ref.stage_name: identity(ref.stage) | {"phases": [identity(ref.phase)]}},
+        "model": identity(recipe.model),
+        "seed": recipe.seed,
+        "shards": shards.digest,
+        "init": identify(init),
+    }
 
 
 def main(argv: list[str]) -> int:
@@ -64,14 +76,9 @@ def main(argv: list[str]) -> int:
     ref = find_phase(recipe, args.stage, args.phase)
     check_groups(recipe)
     check_places(recipe, args.output)
-    check_phase(recipe, ref, ShardSet.open(args.shards))
-    asked = {
-        "stage": {ref.stage_name: identity(ref.stage) | {"phases": [identity(ref.phase)]}},
-        "model": identity(recipe.model),
-        "seed": recipe.seed,
-        "shards": args.shards,
-        "init": args.init,
-    }
+    shards = ShardSet.open(args.shards)
+    check_phase(recipe, ref, shards)
+    asked = asked_for(recipe, ref, shards, args.init)
     run_id = fingerprint(ref.name, 1, asked, {})[:12]
     with (
         Lease(f"{absolute(args.output)}.lease", echo=echo),

@@ -34,6 +34,13 @@ def to_path(uri: str) -> Path:
     return Path(unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri)
 
 
+def folder_named(text: str) -> Path:
+    """The folder that a command line names; TpoError for a URI of anything but a disk."""
+    if "://" in text and not text.startswith("file://"):
+        raise TpoError(f"{text}: give a folder on a disk here; a URI would become a folder of that name")
+    return to_path(text)
+
+
 @contextmanager
 def disk_full_told(path: Path) -> Iterator[None]:
     """Turn "no space left" and "quota exceeded" into one line that says where and how many bytes are free."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import Recipe, StageConfig
 from tpo_core.errors import TpoError
-from tpo_core.storage.local import disk_full_told
+from tpo_core.storage.local import disk_full_told, folder_named
 from tpo_core.train.build import build_model
 from tpo_core.train.checkpoints.reader import Checkpoint, committed, newest, open_checkpoint
 from tpo_core.train.checkpoints.restore import differences, require_fit
@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recipe", required=True, help="name of a recipe, or a YAML file")
     parser.add_argument("--stage", required=True, help="task_assignment, vision_task or multitask")
     parser.add_argument("--phase", help="name of the phase; needed when the stage has several")
-    parser.add_argument("--output", required=True, type=Path, help="local folder to write, which must not be there")
+    parser.add_argument("--output", required=True, type=folder_named, help="folder to write, which must not be there")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="changes to the recipe")
     return parser.parse_intermixed_args(arguments)
 

@@ -16,9 +16,11 @@ from pipelines.full_tpo import run_chain
 from tests.tiny_families import write_base
 from tpo_core.config.load import load_recipe
 from tpo_core.data.sample import SCHEMA_VERSION
+from tpo_core.data.shards import ShardSet
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.tracking.publish import Publisher
+from tpo_core.train.stages import find_phase
 
 ROOT = Path(__file__).resolve().parents[3]
 VISION = "stages.vision_task"
@@ -185,13 +187,36 @@ def test_the_data_of_a_single_stage_is_looked_at(refused, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_single_stage_goes_to_a_folder(refused):
+    options = ["--stage", "vision_task", "--init", "i", "--shards", "s", "--output", "s3://bucket/out"]
+    assert refused(*options, main=train_stage.main).startswith("s3://bucket/out: give a folder on a disk here")
+
+
+def test_other_data_or_weights_at_the_same_place_are_another_run(tmp_path):
+    recipe, init, counts = load_recipe("quickstart"), tmp_path / "init", {"region": {"refcoco": 9}}
+    ref = find_phase(recipe, "vision_task", None)
+
+    def asked(weights, name, counts):
+        init.mkdir(exist_ok=True)
+        (init / "model.safetensors").write_bytes(weights)
+        preprocess_to(tmp_path / name, {"train": counts})
+        [shards] = (tmp_path / name / "preprocess").iterdir()
+        return train_stage.asked_for(recipe, ref, ShardSet.open(shards), str(init))
+
+    first = asked(b"1", "a", counts)
+    assert asked(b"1", "b", counts) == first
+    assert asked(b"2", "c", counts)["init"] != first["init"]
+    assert asked(b"1", "d", {"region": {"refcoco": 8}})["shards"] != first["shards"]
+
+
 def test_a_single_stage_that_another_process_trains_is_left_alone(refused, tmp_path):
     preprocess_to(
         tmp_path / "work", {"train": {kind: {"refcoco": 9} for kind in ("region", "temporal", "mask", "chat")}}
     )
     [shards] = (tmp_path / "work" / "preprocess").iterdir()
     out = tmp_path / "out"
-    options = ["--stage", "vision_task", "--init", "i", "--output", str(out), "--shards", str(shards)]
+    base = str(ROOT / "assets/quickstart_base")
+    options = ["--stage", "vision_task", "--init", base, "--output", str(out), "--shards", str(shards)]
     holder = {"token": "t", "pid": 1, "host": "another", "time": time.time()}
     (tmp_path / "out.lease").write_text(json.dumps(holder))
     line = refused(*options, main=train_stage.main)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tpo_core.errors import TpoError, in_one_line
+from tpo_core.errors import StorageTroubleError, TpoError, in_one_line
 from tpo_core.storage import local
 from tpo_core.storage import uri as uris
 from tpo_core.train.checkpoints.manifest import COMMIT, Manifest, folder_name, step_of
@@ -139,9 +139,11 @@ class Checkpointer:
             self.step, self.failed = step, 0
             return
         self.failed += 1
-        text, mendable = troubles[0]
+        # All ranks raise alike, and what is no matter of a storage that may recover comes first: it is not tried again.
+        text, kind = min(troubles, key=lambda each: each[1] is StorageTroubleError)
         if self.failed > self.max_failed:
-            raise write.error or (TpoError(text) if mendable else RuntimeError(text))
+            own = trouble(write.error)
+            raise write.error if write.error is not None and own is not None and own[1] is kind else kind(text)
         if self.strategy.rank == 0:
             last = folder_name(max(self.saved)) if self.saved else "none"
             self._say(f"the checkpoint of step {step} failed ({text}): training goes on; the last good one: {last}")
@@ -216,8 +218,9 @@ def is_loss(name: str) -> bool:
     return name == "total" or name.startswith(("loss/", "kind/"))
 
 
-def trouble(error: Exception | None) -> tuple[str, bool] | None:
-    """An error in one line, and whether it is one that a user can mend."""
+def trouble(error: Exception | None) -> tuple[str, type[Exception]] | None:
+    """An error in one line, and as what all ranks raise it."""
     if error is None:
         return None
-    return in_one_line(error), isinstance(error, TpoError)
+    kinds: tuple[type[Exception], ...] = (StorageTroubleError, TpoError)
+    return in_one_line(error), next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)

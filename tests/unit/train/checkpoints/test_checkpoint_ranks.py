@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 
 from tests.unit.train.checkpoints.made import checkpointer, debris, save_at, steps_at, trained
 from tests.unit.train.stub import Run, StubBatches
-from tpo_core.errors import TpoError
+from tpo_core.errors import StorageTroubleError, TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.train.checkpoints import write
 from tpo_core.train.checkpoints.reader import open_checkpoint
@@ -45,6 +45,23 @@ def goes_on_and_then_fails(root: Path, run: Run) -> dict:
     return {"lines": lines, "failed": failed, "raised": raised}
 
 
+def storage_in_trouble(root: Path, run: Run) -> dict:
+    """Rank 1 alone has no storage: both ranks stop for a reason that may pass, so that the run is tried again."""
+
+    def put(path, uri):
+        raise StorageTroubleError("s3://b/k: the storage failed 8 times; run again when it has recovered")
+
+    whole = uris.put_file
+    uris.put_file = put if run.strategy.rank == 1 else whole
+    try:
+        save_at(checkpointer(root, run.strategy, max_failed=0), run, 5)
+    except StorageTroubleError as error:
+        return {"raised": str(error)}
+    finally:
+        uris.put_file = whole
+    return {}
+
+
 def leftovers(root: Path, run: Run) -> dict:
     """What a dead attempt left at a step is not taken for the parts of the living."""
     if run.strategy.rank == 0:
@@ -75,7 +92,7 @@ def two_ranks(rank: int, folder: str) -> None:
     run = Run(strategy=Replicated(), steps=3).train(StubBatches(rank=rank, world=2))
     found = {
         each.__name__: each(Path(folder) / each.__name__, run)
-        for each in (goes_on_and_then_fails, leftovers, invisible)
+        for each in (goes_on_and_then_fails, storage_in_trouble, leftovers, invisible)
     }
     save_at(checkpointer(Path(folder) / "plain", run.strategy), run, 3)
     torch.save(dict(run.strategy.state()), f"{folder}/state-{rank}.pt")
@@ -123,6 +140,11 @@ def test_a_rank_that_cannot_write_is_known_to_all(ranks):
     assert found[1]["goes_on_and_then_fails"]["lines"] == []
     assert all("disk full while writing" in each["goes_on_and_then_fails"]["raised"] for each in found)
     assert steps_at(folder / "goes_on_and_then_fails") == [1, 3]
+
+
+def test_a_storage_that_one_rank_cannot_reach_ends_all_of_them_for_a_reason_that_may_pass(ranks):
+    _, found = ranks
+    assert ["run again when it has recovered" in each["storage_in_trouble"]["raised"] for each in found] == [True] * 2
 
 
 def test_leftovers_of_a_dead_attempt_are_not_taken_for_parts(ranks):
