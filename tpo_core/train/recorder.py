@@ -1,7 +1,9 @@
 """What rank 0 leaves behind of a phase: notes, history, tracked metrics, the model and the summary."""
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +32,8 @@ class Recorder:
     def __init__(self, job: PhaseJob, sink: MetricSink) -> None:
         self.job, self.sink = job, sink
         self.step = 0  # of the last row
+        self.waiting: dict[Path, str] = {}  # lines that a full disk did not take
+        self.writing = threading.Lock()  # checkpoints are written in a thread of their own, which calls `sync`
         job.output.mkdir(parents=True, exist_ok=True)
 
     def resume(self, progress: Progress) -> None:
@@ -43,22 +47,48 @@ class Recorder:
             self.sink.log_metrics(numbers(row), row["step"])
 
     def note(self, *lines: str) -> None:
-        with self.job.notes.open("a") as file:
-            file.writelines(f"{line}\n" for line in lines)
+        self._append(self.job.notes, "".join(f"{line}\n" for line in lines))
 
     def row(self, row: Row, checkpoint_step: int | None) -> None:
         """checkpoint_step: of the last checkpoint that is known to be good. It is not in the history, because it also
         tells how fast the storage is."""
         self.step = row["step"]
-        with self.job.history.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._append(self.job.history, json.dumps(row) + "\n")
         known = {} if checkpoint_step is None else {"checkpoint_step": float(checkpoint_step)}
         self.sink.log_metrics(numbers(row) | known, row["step"])
 
     def sync(self) -> None:
         """Have the disk hold all that was written: a checkpoint that outlives a machine must not know more rows."""
         for path in (self.job.history, self.job.notes):
+            with self.writing:
+                self._write(path)
             local.sync(path)
+
+    def _append(self, path: Path, text: str) -> None:
+        """A disk that is full ends no training: what it does not take stands before whatever comes next, and no
+        checkpoint is good before it is written."""
+        with self.writing:
+            self.waiting[path] = self.waiting.get(path, "") + text
+            try:
+                self._write(path)
+            except OSError as error:
+                if not local.is_disk_full(error):
+                    raise
+
+    def _write(self, path: Path) -> None:
+        """What waits for a file, all or nothing. OSError."""
+        text = self.waiting.get(path, "")
+        if not text:
+            return
+        size_bytes = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a") as file:
+                file.write(text)
+        except OSError:
+            if path.exists():
+                os.truncate(path, size_bytes)
+            raise
+        del self.waiting[path]
 
     def traced(self) -> None:
         """A trace has been written."""
@@ -83,6 +113,7 @@ class Recorder:
         model.save_pretrained(aside, weights)
         local.sync_tree(aside)  # before the summary says that it is there
         aside.rename(self.job.model)
+        self.sync()
         counts = {"samples": progress.samples, "seconds": progress.seconds, "skipped": progress.skipped}
         summary = {"steps": progress.step, **counts, "final": dict(losses)}
         if self.job.until_step is not None:
