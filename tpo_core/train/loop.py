@@ -91,7 +91,9 @@ def train(
         rates = set_learning_rates(strategy.optimizer, schedule(progress.step))
         run_step(module, batches, config=config, strategy=strategy, progress=progress)
         if progress.step == config.steps or progress.step % config.log_every == 0:
-            memory = max(strategy.everyone(memory_bytes(strategy.device)))
+            ranks = strategy.everyone((memory_bytes(strategy.device), progress.window.wait_s))
+            memory = max(memory for memory, _ in ranks)
+            progress.window.wait_s = max(wait_s for _, wait_s in ranks)  # of the one that all others wait for
             peak = config.peak_flops and config.peak_flops * strategy.world
             on_row(make_row(progress, rates, steps=config.steps, memory_bytes=memory, peak_flops=peak))
             progress.window = Window()

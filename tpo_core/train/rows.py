@@ -89,9 +89,9 @@ def make_row(
     samples/<kind> (since the last row, all ranks), samples_per_s, tokens_per_s (read by the language model, all ranks),
     tflops_per_s (of the model, all ranks; absent where they are not counted), mfu (their fraction of peak_flops, 0 to
     1; absent where that is not known), data_wait (fraction of the time, 0 to 1), data_wait_s, memory_bytes
-    (meter.memory_bytes, the highest of all ranks), eta_s, seconds (all attempts), samples, tokens, skipped. Losses are
-    means over the steps whose update was made; of a kind that did not come up there is none. peak_flops: per second, of
-    all devices together.
+    (meter.memory_bytes; these are the highest of all ranks), eta_s, seconds (all attempts), samples, tokens, skipped.
+    Losses are means over the steps whose update was made; of a kind that did not come up there is none. peak_flops: per
+    second, of all devices together.
     """
     window = progress.window
     flops_per_s = window.flops / window.seconds

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.unit.train.stub import STAGE, WIDTH, Run, StubBatch, StubBatches
 from tpo_core.train.loop import DivergedError, LoopConfig, seed_step
+from tpo_core.train.strategies.replicated import Replicated
 
 
 class Broken(StubBatches):
@@ -49,6 +50,17 @@ def test_a_row_tells_losses_by_name_and_kind_rates_and_time():
     assert 0 <= row["data_wait"] <= 1
     assert row["eta_s"] == 0
     assert row["skipped"] == 0
+
+
+def test_a_row_tells_how_long_the_slowest_rank_waited_for_data_and_how_much_memory_the_largest_took():
+    """All others wait for it, so that what rank 0 sees of its own loader says nothing."""
+
+    class Two(Replicated):
+        def everyone(self, value):
+            return [value, (2**60, 5.0)]
+
+    rows = Run(strategy=Two(), steps=6).train(StubBatches()).rows
+    assert [(row["data_wait_s"], row["memory_bytes"]) for row in rows] == [(5.0, 2**60)] * 2
 
 
 def test_accumulated_micro_batches_give_the_gradient_of_one_batch():
