@@ -7,6 +7,7 @@ check before a kill, and a checkpoint that only Ray's run directory knows is los
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -56,6 +57,7 @@ START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 FIXED_START_S, FIXED_START_FAILURES = 300, 3
 ELASTIC_START_S, ELASTIC_START_FAILURES = 10, -1
 LOOK_EVERY_S = 0.5
+TORCH_TIMEOUT_S, WEEK_S = 1800, 7 * 86_400
 
 
 def run_phase(
@@ -224,7 +226,7 @@ def trainer(job: PhaseJob, worker: Callable[[], bool]) -> ray.train.torch.TorchT
     attempt = len(list(storage.iterdir())) if storage.exists() else 0
     return ray.train.torch.TorchTrainer(
         worker,  # type: ignore[arg-type]
-        torch_config=StoppableTorch(config.stop_deadline_s),
+        torch_config=StoppableTorch(config.stop_deadline_s, config.hang_timeout_s),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # type checkers are shown the V1 classes
             num_workers=config.workers,  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=config.resize_interval_s,
@@ -260,11 +262,17 @@ class StoppableBackend(ray.train.torch.TorchConfig().backend_cls):  # type: igno
         worker_group.execute(listen_in_worker, backend_config.stop_deadline_s)
 
 
+def collective_timeout_s(hang_timeout_s: float | None) -> int:
+    """How long a rank waits for the others in a collective: longer than it takes the watchdog to find who hangs, and
+    never less than torch's own half hour, which a slow storage may need."""
+    return WEEK_S if hang_timeout_s is None else max(TORCH_TIMEOUT_S, math.ceil(hang_timeout_s) + 60)
+
+
 class StoppableTorch(ray.train.torch.TorchConfig):
     """Sets up torch's process group, and the answer to SIGTERM."""
 
-    def __init__(self, stop_deadline_s: float) -> None:
-        super().__init__()
+    def __init__(self, stop_deadline_s: float, hang_timeout_s: float | None) -> None:
+        super().__init__(timeout_s=collective_timeout_s(hang_timeout_s))
         self.stop_deadline_s = stop_deadline_s
 
     @property

@@ -254,3 +254,8 @@ def test_a_worker_asks_for_a_node_of_its_group(tmp_path, group, added):
         init_uri="none", output=tmp_path,
     )  # fmt: skip
     assert ray_trainer.resources(job) == {"CPU": 4.0} | added
+
+
+@pytest.mark.parametrize(("hang_timeout_s", "least_s"), [(600.0, 1800), (7200.0, 7201), (None, 86_400)])
+def test_ranks_wait_for_one_that_hangs_until_the_watchdog_has_found_it(hang_timeout_s, least_s):
+    assert ray_trainer.StoppableTorch(25.0, hang_timeout_s).timeout_s >= least_s
