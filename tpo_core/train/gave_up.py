@@ -25,5 +25,5 @@ def gave_up(failures: Mapping[int, Exception], job: PhaseJob) -> TpoError | RunF
     return RunFailedError(
         f"{job.name}: workers died more often than train.max_failures ({allowed}) allows, at last rank {rank} "
         f"({in_one_line(cause)[:300]}); the same command goes on from the newest checkpoint once the reason is mended "
-        "(too little memory is the most frequent one)"
+        "(too little memory is a frequent one)"
     )

@@ -142,8 +142,8 @@ class Checkpointer:
         # All ranks raise alike, and what is no matter of a storage that may recover comes first: it is not tried again.
         text, kind = min(troubles, key=lambda each: each[1] is StorageTroubleError)
         if self.failed > self.max_failed:
-            own = trouble(write.error)
-            raise write.error if write.error is not None and own is not None and own[1] is kind else kind(text)
+            mine = trouble(write.error) == (text, kind)
+            raise write.error if write.error is not None and mine else kind(text)
         if self.strategy.rank == 0:
             last = folder_name(max(self.saved)) if self.saved else "none"
             self._say(f"the checkpoint of step {step} failed ({text}): training goes on; the last good one: {last}")
