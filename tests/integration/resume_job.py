@@ -144,11 +144,13 @@ def attempt(setting: Setting, kill: Kill | None = None) -> bool:
     for each in ranks:
         each.start()
     end = time.monotonic() + DEADLINE_S
-    while any(each.is_alive() for each in ranks) and not any(each.exitcode for each in ranks):
-        assert wait([each.sentinel for each in ranks if each.is_alive()], end - time.monotonic()), "a rank hangs"
-    for each in ranks:
-        each.kill()
-        each.join()
+    try:
+        while (left := [each.sentinel for each in ranks if each.exitcode is None]) and not any(r.exitcode for r in ranks):
+            assert wait(left, end - time.monotonic()), "a rank hangs"
+    finally:
+        for each in ranks:
+            each.kill()
+            each.join()
     died = [each.exitcode for each in ranks if each.exitcode]
     assert died == [] or kill is not None, f"ranks ended with {died}"
     return setting.job.summary.exists()
