@@ -145,7 +145,10 @@ def attempt(setting: Setting, kill: Kill | None = None) -> bool:
         each.start()
     end = time.monotonic() + DEADLINE_S
     try:
-        while (left := [each.sentinel for each in ranks if each.exitcode is None]) and not any(r.exitcode for r in ranks):
+        while not any(each.exitcode for each in ranks):
+            left = [each.sentinel for each in ranks if each.exitcode is None]
+            if not left:
+                break
             assert wait(left, end - time.monotonic()), "a rank hangs"
     finally:
         for each in ranks:
