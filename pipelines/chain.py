@@ -8,7 +8,7 @@ A step here is thin: it hands a part of the recipe to the room that does the wor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from pipelines.checks import check_datasets, check_phases, check_sources
 from pipelines.cluster import decoders, on_cluster
 from pipelines.report import page_of, track
 from tpo_core.config.schema import Recipe, identity
+from tpo_core.data.loader import steps_for
 from tpo_core.data.media_store import MediaStore
 from tpo_core.data.preprocess import preprocess
 from tpo_core.data.quickstart.write import write_quickstart
@@ -38,6 +39,7 @@ from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp
 from tpo_core.tracking.lineage import lineage_of
 from tpo_core.tracking.promotion import DATA, EVALUATION
 from tpo_core.tracking.publish import Publisher
+from tpo_core.train.build import PART
 from tpo_core.train.exchange import clear
 from tpo_core.train.ray_trainer import run_phase
 from tpo_core.train.recorder import read_history
@@ -220,6 +222,22 @@ def content(recipe: Recipe) -> dict[str, Any]:
     return {"content": {root: stamps.get(root) for root in sorted(roots)}} if roots else {}
 
 
+def training_load(ref: PhaseRef, artifacts: Mapping[str, Artifact]) -> tuple[str, float] | None:
+    """The samples of a phase (Step.load)."""
+    if "preprocess" not in artifacts:
+        return None
+    try:
+        counts = ShardSet.open(artifacts["preprocess"].uri).counts(PART, ref.phase.datasets)
+        return "samples", steps_for(ref.phase, counts) * ref.phase.samples_per_step
+    except TpoError:  # the step itself tells what is wrong with the data
+        return None
+
+
+def evaluation_load(artifacts: Mapping[str, Artifact]) -> tuple[str, float]:
+    """The same requests, whatever the model (Step.load)."""
+    return "evaluation", 1.0
+
+
 def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
     """All steps of a recipe, inputs before the steps that read them. Reads the base model's identity and
     lists the data sets, touches nothing.
@@ -242,8 +260,11 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
         model["mask"] |= {"sam2": identity(mask.sam2) | {"source": identify(mask.sam2.source)}}
     base = {name: model[name] for name in ("base", "backbone")}
     steps.append(
-        Step("evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",), EVALUATION_VERSION)
-    )
+        Step(
+            "evaluate_base", partial(chain.evaluate, None), base | measured, ("preprocess",), EVALUATION_VERSION,
+            evaluation_load,
+        )
+    )  # fmt: skip
     phases: list[str] = []
     for ref in phases_of(recipe):
         last = phases[-1] if phases else None
@@ -254,9 +275,15 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
         }
         inputs = ("preprocess",) if last is None else ("preprocess", last)
         phases.append(ref.name)
-        steps.append(Step(ref.name, partial(chain.train, ref, last), what, inputs, TRAINING_VERSION))
+        load = partial(training_load, ref)
+        steps.append(Step(ref.name, partial(chain.train, ref, last), what, inputs, TRAINING_VERSION, load))
     last = phases[-1]
-    steps.append(Step("evaluate", partial(chain.evaluate, last), measured, ("preprocess", last), EVALUATION_VERSION))
+    steps.append(
+        Step(
+            "evaluate", partial(chain.evaluate, last), measured, ("preprocess", last), EVALUATION_VERSION,
+            evaluation_load,
+        )
+    )  # fmt: skip
     where = {"tracking_uri": recipe.tracking.uri, "model_name": recipe.tracking.model_name}
     reads = ("preprocess", "evaluate_base", *phases, "evaluate")
     steps.append(Step("register", partial(chain.register, last, phases), where, reads))

@@ -1,7 +1,7 @@
 """Where a chain stands, in words that a job's log can hold: `[####......] 4/8  12:05 so far, about 34:00 to go`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 CELLS = 10
 
@@ -10,17 +10,20 @@ class Position:
     """Counts the steps of one launch.
 
     names: of its steps, in order. to_run: those whose results are not there. earlier_s: how long steps took when they
-    ran before in this work folder, as far as it is known; the estimate is made of these.
+    ran before in this work folder, as far as it is known. The estimate is made of these and of `loads`, the kind and
+    amount of what steps have to do, as far as it is known; more may be told of both as time goes by.
     """
 
     def __init__(
         self,
         names: Sequence[str],
         to_run: Sequence[str],
-        earlier_s: Mapping[str, float],
+        earlier_s: dict[str, float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._names, self._to_run, self._earlier_s, self._clock = list(names), set(to_run), earlier_s, clock
+        self._names, self._to_run, self._clock = list(names), set(to_run), clock
+        self.took_s = earlier_s
+        self.loads: dict[str, tuple[str, float]] = {}
         self._began_s = clock()
 
     def before(self, name: str) -> str:
@@ -43,11 +46,20 @@ class Position:
         return f"{shown}  {duration(self._clock() - self._began_s)} so far{self._to_go(left, then)}"
 
     def _to_go(self, left: list[str], then: str) -> str:
-        """The estimate; a floor where a step has never run here, nothing where none has."""
-        known = [self._earlier_s[name] for name in left if name in self._earlier_s]
+        """The estimate; a floor where of a step nothing is known, nothing where that is so of all."""
+        known = [seconds for seconds in map(self._expected_s, left) if seconds is not None]
         if not known:
             return ""
         return f", {then}{'about' if len(known) == len(left) else 'more than'} {duration(sum(known))} to go"
+
+    def _expected_s(self, name: str) -> float | None:
+        """What a step took before, or else what others of its kind took for as much as it has to do."""
+        if name in self.took_s or name not in self.loads:
+            return self.took_s.get(name)
+        kind, amount = self.loads[name]
+        alike = [each for each in self.took_s if self.loads.get(each, ("", 0.0))[0] == kind]
+        done = sum(self.loads[each][1] for each in alike)
+        return amount * sum(self.took_s[each] for each in alike) / done if done else None
 
     def _left(self, name: str, *, with_it: bool) -> list[str]:
         """Steps to run from here on."""

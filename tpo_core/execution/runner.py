@@ -65,6 +65,7 @@ def run_steps(
     artifacts: dict[str, Artifact] = {}
     for step in [*looked_up, *to_run]:
         job = jobs[step.name]
+        position.loads |= {each.name: load for each in to_run if (load := each.load(artifacts)) is not None}
         if is_committed(job.uri):
             artifacts[step.name] = _skip(job, echo)
         elif step in looked_up:
@@ -80,16 +81,14 @@ def run_steps(
 def _position(jobs: list[_Job], work_uri: str) -> Position:
     """Of a launch that is to run what of these steps has no result."""
     missing = [job.step.name for job in jobs if not is_committed(job.uri)]
-    took_s = {name: _took_s(uris.join(work_uri, name)) for name in missing}
-    return Position(
-        [job.step.name for job in jobs], missing, {name: each for name, each in took_s.items() if each is not None}
-    )
+    last = {job.step.name: newest(uris.join(work_uri, job.step.name), _is_whole) for job in jobs}
+    took_s = {name: artifact.provenance["seconds"] for name, artifact in last.items() if artifact is not None}
+    return Position([job.step.name for job in jobs], missing, took_s)
 
 
-def _took_s(folder: str) -> float | None:
-    """How long a step took when it last ran from its beginning to its end."""
-    last = newest(folder, lambda artifact: not artifact.provenance["resumed"])
-    return None if last is None else last.provenance["seconds"]
+def _is_whole(artifact: Artifact) -> bool:
+    """Whether its seconds are those of a step from its beginning to its end."""
+    return not artifact.provenance["resumed"]
 
 
 def _place(step: Step, prints: dict[str, str], work_uri: str) -> _Job:
@@ -159,6 +158,8 @@ def _make(
         except BaseException as error:
             echo(job.line("FAIL", f"after {time.monotonic() - began_s:.1f} s: {one_line(error)}"))
             raise
+        if _is_whole(artifact):
+            position.took_s[job.step.name] = artifact.provenance["seconds"]
         echo(job.line("DONE", f"in {time.monotonic() - began_s:.1f} s  {position.after(job.step.name)}"))
         return artifact
 

@@ -1,7 +1,7 @@
 """A step is data around a plain function."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ class Step:
     """One node of the chain.
 
     `fn` writes to `ctx.output` and returns a JSON result. `identity` is everything that determines that output beside
-    the inputs, as JSON. Raise `version` when the code of the step changes what it computes.
+    the inputs, as JSON. Raise `version` when the code of the step changes what it computes. `load` tells, by the
+    results so far, how much there is to do, as (kind, amount), if that is known: of steps of one kind, the time that
+    one took tells about that of the others.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Step:
     identity: dict[str, Any]
     inputs: tuple[str, ...] = ()
     version: int = 1
+    load: Callable[[Mapping[str, Artifact]], tuple[str, float] | None] = lambda artifacts: None
 
 
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:

@@ -33,6 +33,16 @@ def test_what_is_skipped_takes_no_time():
     assert stands.before("one") == "[##........] 2/4  0:00 so far, about 2:20 to go"
 
 
+def test_what_never_ran_takes_what_others_of_its_kind_take_for_as_much():
+    stands = position({"one": 100})
+    stands.loads |= {"one": ("samples", 50), "two": ("samples", 200), "measure": ("parts", 1)}
+    assert stands.within("one") == "[##........] 2/4  0:00 so far, then more than 6:40 to go"
+    stands.took_s["two"] = 410  # what it took itself counts more
+    stands.loads["measure"] = "samples", 125
+    assert stands.within("two") == "[#####.....] 3/4  0:00 so far, then about 4:15 to go"
+    assert stands.before("two") == "[#####.....] 3/4  0:00 so far, about 11:05 to go"
+
+
 def test_the_end_is_full():
     assert position({"measure": 40}, now_s=3725).after("measure") == "[##########] 4/4  1:02:05 so far"
 

@@ -240,7 +240,7 @@ def test_data_that_is_gone_counts_as_what_it_was(tmp_path):
 
 def test_the_lines_of_a_phase_say_where_the_chain_stands(tmp_path, monkeypatch):
     def phase(*about, echo, **more):
-        echo("task_assignment  [###.......] 24/80")
+        echo(f"{about[1]}  [###.......] 24/80")
         return {}
 
     monkeypatch.setattr("pipelines.chain.run_phase", phase)
@@ -248,9 +248,14 @@ def test_the_lines_of_a_phase_say_where_the_chain_stands(tmp_path, monkeypatch):
     recipe = load_recipe("quickstart", [f"work_uri={tmp_path}"])
     steps = {step.name: step for step in build_chain(recipe, Publisher(recipe, str(tmp_path)), lines.append)}
     data = [replace(steps[name], fn=some_of_each_kind) for name in ("render", "preprocess")]
-    run_steps([*data, steps["task_assignment"]], str(tmp_path), echo=lambda line: None)
-    (line,) = lines
-    assert re.fullmatch(r"task_assignment  \[###\.{7}\] 24/80  \| \[######\.{4}\] 3/3  \d+:\d\d so far", line)
+    phases = [steps[name] for name in ("task_assignment", "vision_task", "multitask")]
+    run_steps([*data, *phases], str(tmp_path), echo=lambda line: None)
+    shown = [line.partition("24/80  | ")[::2] for line in lines]
+    assert [name.split()[0] for name, _ in shown] == ["task_assignment", "vision_task", "multitask"]
+    first, second, third = (where for _, where in shown)
+    assert re.fullmatch(r"\[####\.{6}\] 3/5  \d+:\d\d so far", first)  # no phase has shown yet how long they take
+    assert re.fullmatch(r"\[######\.{4}\] 4/5  \d+:\d\d so far, then about 0:\d\d to go", second)
+    assert re.fullmatch(r"\[########\.{2}\] 5/5  \d+:\d\d so far", third)
 
 
 def test_a_phase_that_fails_ends_the_run_of_the_pipeline(tmp_path, monkeypatch):
