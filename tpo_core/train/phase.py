@@ -69,7 +69,8 @@ class Surroundings:
         """A step has ended; called on every rank."""
 
     def stops(self) -> bool:
-        """Whether this rank has been asked to end; when one of them was, all save and leave at the end of the step."""
+        """Whether this rank has been asked to end; when one of them was, all save and leave at the end of the step, or
+        before the first one."""
         return False
 
     def keep(self) -> None:
@@ -179,6 +180,8 @@ class Rank:
         stage, plan = self.job.stage, self.plan
         schedule = cosine(steps=plan.steps, warmup_steps=plan.warmup_steps, floor=stage.min_lr_fraction)
         with closing(self.checkpointer), closing(self.batches), closing(self.profile):
+            if self.asked():  # while it was set up
+                raise StoppedError
             with self.outside.timed():
                 self.profile.at(self.progress.step)
                 train(
@@ -197,7 +200,7 @@ class Rank:
         """See loop.train."""
         self.outside.alive()
         self.profile.at(progress.step)
-        [asked] = self.strategy.total([float(self.outside.stops())])  # signals reach ranks at different steps, or some
+        asked = self.asked()
         if asked or progress.step == self.config.steps or checkpoint_due(progress.step, self.job.recipe.train):
             with self.outside.untimed():
                 self.checkpointer.wait()
@@ -206,6 +209,10 @@ class Rank:
             with self.outside.untimed():
                 self.checkpointer.wait()
             raise StoppedError
+
+    def asked(self) -> bool:
+        """Whether a rank was asked to leave, told to all alike: signals reach ranks at different steps, or some."""
+        return self.strategy.total([float(self.outside.stops())])[0] > 0
 
     def finish(self) -> None:
         """Write the model, then the summary."""

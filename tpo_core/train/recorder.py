@@ -125,11 +125,12 @@ class Recorder:
         """Note where training was when it was asked to stop, and at which step it goes on. saved: that of the last good
         checkpoint."""
         last = "nothing" if saved is None else f"the checkpoint of step {saved}"
-        self.note(
-            f"asked to stop: saved and left at step {step}"
-            if saved == step
-            else f"asked to stop: left at step {step} without saving it; what stays is {last}"
-        )
+        if saved == step:
+            self.note(f"asked to stop: saved and left at step {step}")
+        elif step == 0:
+            self.note("asked to stop: left before the first step")
+        else:
+            self.note(f"asked to stop: left at step {step} without saving it; what stays is {last}")
         self.close(STOPPED)
 
     def fail(self, error: Exception, unlogged: Row | None) -> None:

@@ -17,7 +17,7 @@ class Clock(Surroundings):
     """Tells whether it runs."""
 
     def __init__(self):
-        self.runs, self.when, self.stop_at = False, {}, None
+        self.runs, self.when, self.stops_in_step = False, {}, False
 
     @contextmanager
     def timed(self):
@@ -37,7 +37,7 @@ class Clock(Surroundings):
             self.runs = True
 
     def stops(self):
-        return self.stop_at is not None
+        return self.stops_in_step and "step" in self.when
 
     def note(self, name, inner):
         """`inner`, which notes whether the clock runs when it is called."""
@@ -87,7 +87,7 @@ def test_the_clock_runs_where_ranks_compute_and_not_where_storage_is_waited_for(
 
 
 def test_a_rank_that_is_asked_to_stop_may_take_its_time_to_save(tmp_path, clock):
-    clock.stop_at = 1
+    clock.stops_in_step = True
     job = phase_job(tmp_path)
     run_phase_in_process(job, built(clock), outside=clock)
     assert "asked to stop: saved and left at step 1" in job.notes.read_text()

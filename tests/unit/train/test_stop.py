@@ -113,7 +113,7 @@ def test_a_rank_that_is_asked_saves_leaves_and_goes_on_there(tmp_path, step):
     assert not finished
     assert not job.summary.exists()
     assert f"asked to stop: saved and left at step {step}" in job.notes.read_text()
-    outside = AskedAt(0)
+    outside = AskedAt(None)
     job, finished = run(tmp_path / "asked", outside)
     assert finished
     assert outside.steps == 12 - step
@@ -121,6 +121,21 @@ def test_a_rank_that_is_asked_saves_leaves_and_goes_on_there(tmp_path, step):
     assert [row["step"] for row in read_history(job.history)] == [3, 6, 9, 12]
     weights = torch.load(job.model / "weights.pt")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in torch.load(calm.model / "weights.pt").items())
+
+
+def test_a_rank_that_is_asked_while_it_loads_takes_no_step(tmp_path):
+    outside = AskedAt(0)
+    job, finished = run(tmp_path, outside)
+    assert not finished
+    assert outside.steps == 0
+    assert job.notes.read_text().splitlines()[-1] == "asked to stop: left before the first step"
+    run(tmp_path, AskedAt(5))
+    outside = AskedAt(0)
+    _, finished = run(tmp_path, outside)
+    assert not finished
+    assert outside.steps == 0
+    assert job.notes.read_text().splitlines()[-1] == "asked to stop: saved and left at step 5"
+    assert run(tmp_path, Surroundings())[1]
 
 
 def test_a_rank_that_is_asked_does_not_claim_what_could_not_be_saved(tmp_path, monkeypatch):

@@ -89,6 +89,7 @@ class Checkpointer:
                 if isinstance(manifest, Manifest) and step <= progress.step
             }
             self.saved = {step: good[step] for step in kept(good, self.retention)}
+            lines += told_gone(good.keys() - self.saved.keys())
             stays = {*self.saved, *(steps.keys() - good.keys())}  # what was passed over stays for now
             self._sweep(stays, None if checkpoint is None else (checkpoint.uri, checkpoint.manifest.names))
             lines += self._take_unswept()
@@ -211,6 +212,17 @@ class Checkpointer:
         for line in lines:
             LOG.warning("%s", line)
             self.tell(line)
+
+
+def told_gone(steps: Collection[int]) -> list[str]:
+    """A line about checkpoints that are deleted when a run is resumed: an attempt that kept more of them, or died
+    before it could delete one, left them."""
+    if not steps:
+        return []
+    shown = ", ".join(map(str, sorted(steps)))
+    return [
+        f"the recipe keeps no checkpoint of step {shown} (train.keep_best, permanent_checkpoint_every_steps): deleted"
+    ]
 
 
 def is_loss(name: str) -> bool:

@@ -53,6 +53,17 @@ def test_a_run_keeps_the_best_across_a_restart_and_at_its_end_drops_the_rest(tmp
     drop_ephemeral(str(tmp_path / "c"), Retention(permanent_every=None, best=0, metric="total"))
 
 
+def test_what_a_resumed_run_no_longer_keeps_is_told(tmp_path):
+    run, root = trained(1), tmp_path / "c"
+    save_at(checkpointer(root, run.strategy, every=5), run, 5, 10, 15, 20)
+    _, lines = checkpointer(root, run.strategy, every=10).resume()
+    [line] = [line for line in lines if "keeps no checkpoint" in line]
+    assert line.startswith("the recipe keeps no checkpoint of step 5 (train.keep_best, ")
+    assert steps_at(root) == [10, 15, 20]
+    _, lines = checkpointer(root, run.strategy, every=10).resume()
+    assert lines == ["resuming at step 20 from step-00000020"]
+
+
 def test_checkpoints_on_another_disk_behind_a_link_go_too(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "c").symlink_to(tmp_path / "disk")
