@@ -10,7 +10,9 @@ import torch
 from tests.integration.resume_job import Kill, Setting, attempt, elsewhere, samples
 from tests.s3_server import KEYS, Faults, faulty_proxy
 from tests.unit.train.checkpoints.made import comparable, debris, steps_at
+from tests.unit.train.stub import StubModel
 from tpo_core.storage import s3
+from tpo_core.train import export as exporting
 from tpo_core.train.checkpoints.manifest import step_folders
 from tpo_core.train.checkpoints.reader import open_checkpoint
 
@@ -154,6 +156,17 @@ def test_resumed_under_another_strategy(tmp_path, without_dropout, first, then, 
     assert attempt(other)
     assert "resuming at step 8" in setting.job.notes.read_text()
     require_near((setting, other), without_dropout)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3", "fsdp2"])
+def test_one_process_exports_the_model_of_two_ranks(tmp_path, monkeypatch, strategy):
+    setting = undisturbed(tmp_path, world=2, strategy=strategy)
+    checkpoint, job = open_checkpoint(step_folders(setting.job.checkpoints)[STEPS]), setting.job
+    monkeypatch.setattr(exporting, "build_model", lambda *about: StubModel())
+    exporting.export(checkpoint, job.recipe, job.stage, "none", tmp_path / "exported")
+    ours, theirs = (torch.load(folder / "weights.pt") for folder in (tmp_path / "exported", job.model))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp2"])
