@@ -48,6 +48,7 @@ def trial_recipe(recipe: Recipe) -> Recipe:
     raw["evaluation"] |= {
         "parts": [sweep.part],
         "gallery_size": 0,
+        "timed_requests": 0,
         "limit_per_task": sweep.limit_per_task,
         "limit_by_task": sweep.limit_by_task,
     }

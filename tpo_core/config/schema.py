@@ -233,6 +233,9 @@ class EvaluationConfig(Config):
         description="models that answer a suite of benchmarks side by side, each with train.gpus_per_worker GPUs",
     )
     max_new_tokens: int = Field(default=64, ge=1, description="longest answer, tokens")
+    timed_requests: int = execution(
+        16, ge=0, description="requests per part that are asked once more, alone, for the latency; 0 leaves it out"
+    )
     gallery_size: int = Field(default=12, ge=0, description="predictions drawn on frames, per part")
 
     @field_validator("parts")

@@ -21,6 +21,7 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.constants import constant_baselines
 from tpo_core.evaluation.gallery import GalleryItem, gallery
+from tpo_core.evaluation.latency import latency
 from tpo_core.evaluation.measure import Scored, measure
 from tpo_core.models.source import identify, local_path
 from tpo_core.models.tpo import SETTINGS, TpoModel
@@ -53,13 +54,16 @@ def evaluate_part(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     model = load_model(recipe, model_uri)
-    measured = measure(model, shards, part, recipe.evaluation, echo)
+    config = recipe.evaluation
+    measured = measure(model, shards, part, config, echo)
+    examples = [one.example for one in measured.scored]
+    timed = latency(model, part, examples, config.timed_requests, config.max_new_tokens)
     with (folder / "predictions.jsonl").open("w") as file:
         file.writelines(json.dumps(one.row()) + "\n" for one in measured.scored)
     if model.heads:
-        gallery(pick(measured.scored, recipe.evaluation.gallery_size), folder / "gallery")
+        gallery(pick(measured.scored, config.gallery_size), folder / "gallery")
     result = {
-        "metrics": measured.metrics,
+        "metrics": measured.metrics | timed,
         "counts": measured.counts,
         "baseline": constant_baselines(shards, part, measured.scored),
         "asked": asked,
