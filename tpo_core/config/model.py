@@ -135,6 +135,7 @@ class ModelConfig(Config):
     """Base model, adapters and heads."""
 
     base: str = Field(min_length=1, description="path, URI or hub name of the Hugging Face base model")
+    licence: str | None = execution(None, description="licence of the base, as the model card shall name it")
     backbone: Literal["llava_onevision", "videochat2", "generic"] = Field(
         default="llava_onevision",
         description="family of the base model; generic: any image-text-to-text model of transformers",

@@ -86,6 +86,7 @@ class SourceConfig(Config):
     options: Annotated[dict[str, str], BeforeValidator(drop_nulls)] = Field(
         default_factory=dict, description="options of the reader"
     )
+    licence: str | None = execution(None, description="its licence, as the model card shall name it")
 
 
 class DataConfig(Config):

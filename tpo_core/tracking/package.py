@@ -18,6 +18,7 @@ from mlflow.types.schema import AnyType, Array, Object, Property
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = PACKAGE / "inference" / "served.py"
 CARD = "README.md"
+UNSTATED = "not stated in the recipe: look it up at its publisher"
 # What answering a question imports; the versions are those that are installed here.
 REQUIRED = [
     "torch",
@@ -83,8 +84,11 @@ def card_of(
     recipe: Mapping[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float], base: Mapping[str, float]
 ) -> str:
     """The model card in Markdown. recipe: as JSON."""
+    made = recipe["data"]["generator"] is not None and recipe["data"]["root"] is None
+    unstated = "rendered by the recipe's generator" if made else UNSTATED
     sources = "\n".join(
-        f"- {one['name']}: `{one['reader']}`, split {one['split']}, as {one['part']}; licence: that of its publisher"
+        f"- {one['name']}: `{one['reader']}`, split {one['split']}, as {one['part']};"
+        f" licence: {one['licence'] or unstated}"
         for one in recipe["data"]["sources"]
     )
     stages = "\n".join(
@@ -121,6 +125,6 @@ known of it. What a head points at is a guess even where the text sounds sure. I
 
 ## Licences
 
-The weights are bound by the licence of the base model `{recipe["model"]["base"]}` and by those of all data above; look
-them up at their publishers before the model is passed on.
+The weights are bound by the licence of the base model `{recipe["model"]["base"]}`
+({recipe["model"]["licence"] or UNSTATED}) and by those of all data above. Read them before the model is passed on.
 """

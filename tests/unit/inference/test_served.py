@@ -18,9 +18,13 @@ from tpo_core.tracking.registry import Registry
 RECIPE = {
     "name": "small",
     "tracking": {"model_name": "tpo"},
-    "model": {"base": "tiny-base"},
+    "model": {"base": "tiny-base", "licence": "Apache 2.0"},
     "stages": {"multitask": {"phases": [{"name": "multitask"}]}},
-    "data": {"sources": [{"name": "boxes", "reader": "refcoco", "split": "val", "part": "test"}]},
+    "data": {
+        "generator": None,
+        "root": None,
+        "sources": [{"name": "boxes", "reader": "refcoco", "split": "val", "part": "test", "licence": None}],
+    },
 }
 
 
@@ -66,6 +70,17 @@ def test_a_registered_model_answers(registered, tmp_path):
     assert set(REQUIRED) <= set(names)
     described = yaml.safe_load(Path(folder, "MLmodel").read_text())["flavors"]["python_function"]
     assert described["model_code_path"] == "served.py"
+
+
+def test_a_card_names_the_licences_that_the_recipe_states():
+    [source] = RECIPE["data"]["sources"]
+    card = card_of(RECIPE, {}, {}, {})
+    assert "`tiny-base`\n(Apache 2.0)" in card
+    assert "as test; licence: not stated in the recipe: look it up at its publisher" in card
+    data = RECIPE["data"] | {"sources": [source | {"licence": "CC BY 4.0"}]}
+    assert "as test; licence: CC BY 4.0\n" in card_of(RECIPE | {"data": data}, {}, {}, {})
+    card = card_of(RECIPE | {"data": RECIPE["data"] | {"generator": {"name": "quickstart"}}}, {}, {}, {})
+    assert "as test; licence: rendered by the recipe's generator" in card
 
 
 def test_a_card_says_what_it_is_made_of():
