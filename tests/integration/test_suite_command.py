@@ -35,6 +35,7 @@ def test_a_suite_from_the_command_line(world, tmp_path, monkeypatch, capsys):
         "--only",
         "refcoco",
         "mevis",
+        "questions",
         "--limit",
         "2",
     ]
@@ -42,10 +43,10 @@ def test_a_suite_from_the_command_line(world, tmp_path, monkeypatch, capsys):
     assert evaluate.main(words) == 0
     first = capsys.readouterr().out
     assert "refcoco  2/2  in " in first
-    for entry, metric in (("refcoco", "refcoco"), ("mevis", "mevis")):
+    for entry, metric in (("refcoco", "refcoco"), ("questions", "short_answers"), ("mevis", "mevis")):
         result = json.loads((tmp_path / "out" / entry / "result.json").read_text())
         assert (result["entry"], result["asked"], result["scored"]) == (entry, 2, 2)
-        assert result["activation"]["missed"] is not None
+        assert result["activation"]["false" if entry == "questions" else "missed"] is not None
         native = tmp_path / "out" / entry / "native"
         truth, predictions = sorted(native.glob("truth*")), sorted(native.glob("predictions*"))
         assert score(metric, truth[0], predictions[0]).N == 2

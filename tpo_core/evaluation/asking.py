@@ -47,6 +47,8 @@ def wanted(entry: Entry, sample: Sample) -> bool:
     """Whether a sample belongs to the entry: of its task, with the values that `where` asks for, and with labels."""
     if UNLABELLED in sample.provenance.flags:
         return False
+    if entry.task == "qa" and sample.task != "chat":
+        return False
     if entry.task == "choice" and sample.task != "mcq":
         return False
     if entry.task == "grounded_choice" and sample.task != "grounded_mcq":

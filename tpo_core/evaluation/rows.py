@@ -57,6 +57,8 @@ def failure_of(entry: Entry, benchmark: Benchmark, one: Answered) -> str | None:
         if benchmark.reply is not None and not benchmark.reply(one.sample, text):
             return "unparsed_reply"
         return "missed_activation" if one.ground is not None and not one.ground.windows else None
+    if entry.task == "qa":
+        return None if one.answer.text.strip() else "empty_reply"
     given: dict[str, Any] = {
         "region": one.answer.box,
         "moment": one.answer.windows,
@@ -91,6 +93,10 @@ def _track(one: Answered, shards: ShardSet) -> tuple[Any, Any]:
     found: dict[int, Box | None] = everywhere(one.answer.boxes or {}, stored.tolist())
     true = [None if np.isnan(box).any() else box.tolist() for box in truth.boxes_on(one.sample, stored)]
     return true, [box and list(box) for box in found.values()] or None
+
+
+def _qa(one: Answered, shards: ShardSet) -> tuple[Any, Any]:
+    return truth.answer_text(one.sample), one.answer.text
 
 
 def _choice(one: Answered, shards: ShardSet) -> tuple[Any, Any]:
@@ -134,6 +140,7 @@ _TRUTHS = {
     "moment": _moment,
     "mask": _mask,
     "track": _track,
+    "qa": _qa,
     "choice": _choice,
     "grounded_choice": _grounded,
 }

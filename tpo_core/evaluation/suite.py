@@ -20,7 +20,7 @@ from tpo_core.metrics.registry import METRICS, scorer
 
 SUITES = Path(__file__).with_name("suites")
 Texts = Annotated[dict[str, str], BeforeValidator(drop_nulls)]
-Task = Literal["region", "moment", "mask", "track", "choice", "grounded_choice"]
+Task = Literal["region", "moment", "mask", "track", "qa", "choice", "grounded_choice"]
 
 
 class Published(Config):

@@ -29,6 +29,7 @@ METRICS = {
     "mlvu": "multiple choice: M-Avg",
     "video_mme": "multiple choice: accuracy by duration",
     "seed_bench": "multiple choice: accuracy by dimension",
+    "short_answers": "questions: accuracy word by word",
     "nextgqa": "grounded multiple choice: Acc@GQA, IoP, IoU",
 }
 

@@ -52,6 +52,7 @@ CASES = {
         {"questions": [{"question_id": 1, "question_type_id": 1, "answer": "A"}]},
         [{"q_id": 1, "prediction": "A"}],
     ),
+    "short_answers": (["short_answers"], [{"id": "a", "answer": "red"}], [{"id": "a", "answer": "Red."}]),
     "video_mme": (
         ["video_mme", "--skip-missing"],
         [VIDEO | {"questions": [ASKED]}],

@@ -5,7 +5,7 @@ more of them, so that `python -m tpo_core.metrics.score` gives the same number o
 """
 
 from tpo_core.evaluation.native.boxes import GOT10K, LASOT, REFCOCO
-from tpo_core.evaluation.native.choices import MLVU, MVBENCH, SEED_BENCH, VIDEO_MME
+from tpo_core.evaluation.native.choices import MLVU, MVBENCH, SEED_BENCH, SHORT_ANSWERS, VIDEO_MME
 from tpo_core.evaluation.native.files import Answered, Benchmark, Files
 from tpo_core.evaluation.native.masks import MEVIS, REF_YOUTUBE_VOS
 from tpo_core.evaluation.native.moments import CHARADES_STA, NEXT_GQA, QVHIGHLIGHTS
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "video_mme": VIDEO_MME,
     "mlvu": MLVU,
     "seed_bench": SEED_BENCH,
+    "short_answers": SHORT_ANSWERS,
     "nextgqa": NEXT_GQA,
     "charades_sta": CHARADES_STA,
     "qvhighlights": QVHIGHLIGHTS,

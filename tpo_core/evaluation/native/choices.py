@@ -1,4 +1,4 @@
-"""Multiple choice: replies go into the files as they are, and are parsed by the rule of each metric."""
+"""Questions: replies go into the files as they are, and are parsed by the rule of each metric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from tpo_core.data.predictions import answers
 from tpo_core.data.sample import Sample
-from tpo_core.evaluation.native.files import Answered, Benchmark, Files, native_id, raw, write_value
+from tpo_core.evaluation import truth
+from tpo_core.evaluation.native.files import Answered, Benchmark, Files, native_id, raw, write_lines, write_value
 from tpo_core.metrics import choices
 
 
@@ -106,6 +107,16 @@ def _seed_bench_truth(asked: Sequence[Sample], folder: Path) -> Files:
     return Files(write_value(folder / "truth.json", {"questions": rows}))
 
 
+def _short_answers(given: Sequence[Answered], folder: Path) -> Files:
+    rows = [{"id": sample_id, "answer": text} for sample_id, text in replies(given).items()]
+    return Files(write_lines(folder / "predictions.jsonl", rows))
+
+
+def _short_answers_truth(asked: Sequence[Sample], folder: Path) -> Files:
+    rows = [{"id": sample.sample_id, "answer": truth.answer_text(sample)} for sample in asked]
+    return Files(write_lines(folder / "truth.jsonl", rows))
+
+
 def _one_letter(said: str) -> bool:
     return len(said) == 1 and said in choices.LETTERS
 
@@ -113,6 +124,7 @@ def _one_letter(said: str) -> bool:
 MVBENCH = Benchmark(_mvbench, _mvbench_truth, native_id, lambda sample, text: mvbench_option(sample, text) is not None)
 VIDEO_MME = Benchmark(_video_mme, _video_mme_truth, native_id, lambda _, text: choices.video_mme(text) != "")
 MLVU = Benchmark(_mlvu, _mlvu_truth, native_id, lambda _, text: _one_letter(choices.mlvu(text.strip())))
+SHORT_ANSWERS = Benchmark(_short_answers, _short_answers_truth, lambda sample: sample.sample_id)
 SEED_BENCH = Benchmark(
     _seed_bench, _seed_bench_truth, native_id, lambda _, text: choices.seed_bench_lmms_eval(text) in set("ABCD")
 )
