@@ -1,10 +1,11 @@
-"""python pipelines/ablate.py --recipe ablation_quickstart [--rows base,text,TPO] [--seeds 1,2,3] [key.path=value ...]
+"""python pipelines/ablate.py --recipe ablation_quickstart [--rows base,text,TPO] [--seeds 1,2,3] [--equal samples]
+    [key.path=value ...]
 
 The table that decides whether task preference optimization is worth it: what heads, kinds of data and conversation each
-add, at the same number of optimizer steps, over several seeds. Each (row, seed, phase) is a step of the chain of
-full_tpo.py: what is finished is skipped, what was cut off goes on, and what rows share (data, task assignment) is made
-once. All rows and seeds that are finished are in the table, which is written anew after each of them, with what the
-paper claims and whether it holds.
+add, at the same number of optimizer steps (or of samples of each kind), over several seeds. Each (row, seed, phase) is
+a step of the chain of full_tpo.py: what is finished is skipped, what was cut off goes on, and what rows share (data,
+task assignment) is made once. All rows and seeds that are finished are in the table, which is written anew after each
+of them, with what the paper claims and whether it holds.
 
 On a cluster: ray job submit --working-dir . -- python pipelines/ablate.py --recipe ablation_quickstart
 work_uri=s3://bucket/ablation --output s3://bucket/ablation/results.md
@@ -26,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.ablation_progress import Planned, Progress
-from pipelines.ablation_rows import ROWS, Row, changes, choose_rows, require_equal_steps, row_recipe
+from pipelines.ablation_rows import EQUAL, ROWS, Row, changes, choose_rows, require_equal_steps, row_recipe
 from pipelines.ablation_table import MARKER, Result, Setting, table, write_results
 from pipelines.chain import build_chain
 from pipelines.checks import check_groups, check_phases, check_roots
@@ -42,6 +43,8 @@ from tpo_core.execution.steps import Step, StepContext, fingerprints
 from tpo_core.storage.uri import absolute, join, write_json
 from tpo_core.tracking.publish import Publisher
 
+NUMBERS = {"steps": "ablation.json", "samples": "ablation_samples.json"}
+OUTPUT = {"steps": "docs/results.md", "samples": "docs/results_samples.md"}
 EPILOG = f"""rows: {"; ".join(f"{row.name} ({row.label})" if row.name != row.label else row.name for row in ROWS)}.
 R, M, T: region, mask, temporal head alone. Names with + need no quotes.
 
@@ -51,7 +54,7 @@ prints these changes, which full_tpo.py takes as well. What is below the line
 
     {MARKER}
 
-in --output is kept. The numbers alone go to <work_uri>/ablation.json.
+in --output is kept. The numbers alone go to <work_uri>/{NUMBERS["steps"]} or {NUMBERS["samples"]}.
 
 {STATUSES}"""
 EVALUATED = {False: "evaluate_base", True: "evaluate"}  # of a row that is trained, or not
@@ -79,19 +82,19 @@ def main(argv: Sequence[str]) -> int:
     work = absolute(whole.work_uri)
     asked = choose_rows(args.rows)
     runs = [plan(args, row, seed, echo) for row, seed in pairs(args.seeds)]
-    steps = require_equal_steps([run.recipe for run in runs])
+    steps = require_equal_steps([whole] if args.equal == "samples" else [run.recipe for run in runs])
     wanted = [run for run in runs if run.row in asked]
     check(wanted, work)
     progress = Progress([one for run in wanted for one in planned(run, work)])
     if args.dry_run:
-        show_plan(wanted, whole, work, steps, progress)
+        show_plan(wanted, whole, work, steps, progress, args.equal)
         return 0
     command = shlex.join(["python", "pipelines/ablate.py", *argv])
     with connect(whole):
         for run in wanted:
             named = [watched(step, key, run, progress) for step, key in keyed(run)]
             run_steps(named, work, echo=lambda line, run=run: echo(f"{run.name:<20}  {line}"))
-            tell(runs, work, steps, command, whole, args.output)
+            tell(runs, work, Setting(command, whole.name, whole.model.base, args.equal, steps), whole, args.output)
     return 0
 
 
@@ -103,9 +106,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.add_argument("--rows", type=words, default=[row.name for row in ROWS], help="rows to measure; all")
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="seeds of each row; 1,2,3")
-    parser.add_argument("--output", default="docs/results.md", help="path or URI of the table; %(default)s")
+    parser.add_argument(
+        "--equal", choices=EQUAL, default=EQUAL[0],
+        help="what rows have in common: the optimizer steps of each phase, or the samples of each kind; %(default)s",
+    )  # fmt: skip
+    parser.add_argument("--output", help=f"path or URI of the table; {OUTPUT[EQUAL[0]]}, or {OUTPUT[EQUAL[1]]}")
     parser.add_argument("--dry-run", action="store_true", help="print rows, steps and what would run; touch nothing")
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    args.output = args.output or OUTPUT[args.equal]
+    return args
 
 
 def words(text: str) -> list[str]:
@@ -129,7 +138,7 @@ def pairs(seeds: Sequence[int]) -> list[tuple[Row, int]]:
 
 def plan(args: argparse.Namespace, row: Row, seed: int, echo: Callable[[str], None]) -> Run:
     """The steps of a row: those of the chain, without the base's evaluation or with nothing behind it."""
-    recipe = row_recipe(args.recipe, args.overrides, row, seed)
+    recipe = row_recipe(args.recipe, args.overrides, row, seed, args.equal)
     steps = build_chain(recipe, Publisher(recipe, absolute(recipe.work_uri)), lambda line: echo(f"{'':<20}  {line}"))
     names = [step.name for step in steps]
     if row.trains:
@@ -196,19 +205,17 @@ def machine() -> str:
     return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
 
 
-def tell(
-    runs: Sequence[Run], work: str, steps: dict[str, int], command: str, whole: Recipe, output: str
-) -> None:  # fmt: skip
+def tell(runs: Sequence[Run], work: str, setting: Setting, whole: Recipe, output: str) -> None:
     """Writes the table of all rows that are finished, and prints it."""
     done = [(run, found(run, work)) for run in runs]
     finished = [(run, there) for run, there in done if EVALUATED[run.row.trains] in there]
     results = [result(run, there) for run, there in finished]
     last = finished[0][1][EVALUATED[finished[0][0].row.trains]].result
     parts = [part for part in whole.evaluation.parts if part in last["counts"]]
-    setting = Setting(command, whole.name, whole.model.base, steps, last["counts"][parts[0]], parts)
+    setting = replace(setting, requests=last["counts"][parts[0]], parts=parts)
     constant = {name: value for _, there in finished for name, value in baseline(there).items()}
     write_results(output, setting, results, constant)
-    write_json(join(work, "ablation.json"), [asdict(one) for one in results])
+    write_json(join(work, NUMBERS[setting.equal]), [asdict(one) for one in results])
     for line in table(results, parts[0], constant):
         echo(line)
     echo(f"{len(finished)} of {len(runs)} rows and seeds measured: {output}")
@@ -234,13 +241,14 @@ def result(run: Run, there: dict[str, Artifact]) -> Result:
 
 
 def show_plan(
-    runs: Sequence[Run], whole: Recipe, work: str, steps: dict[str, int], progress: Progress
+    runs: Sequence[Run], whole: Recipe, work: str, steps: dict[str, int], progress: Progress, equal: str
 ) -> None:  # fmt: skip
     """The changes of each row, and which steps would run."""
-    echo(f"{sum(steps.values())} optimizer steps a row: {', '.join(f'{n} of {name}' for name, n in steps.items())}")
+    whose = {"steps": "a row", "samples": "of the row TPO"}[equal]
+    echo(f"{sum(steps.values())} optimizer steps {whose}: {', '.join(f'{n} of {name}' for name, n in steps.items())}")
     for row in dict.fromkeys(run.row for run in runs if run.row.trains):
         echo(f"\n{row.name}: {row.label}")
-        for change in changes(row, whole):
+        for change in changes(row, whole, equal):
             echo(f"  {change}")
     echo("")
     seen: set[str] = set()

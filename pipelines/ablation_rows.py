@@ -1,8 +1,9 @@
 """The rows of the ablation table, and the recipe of each: what one recipe leaves out, never a recipe of its own.
 
-A row says which kinds of data it is taught and which heads learn from them. Everything else, above all the number of
-optimizer steps of each phase, is that of the recipe. The stage in which no head exists (task assignment) is the same
-for all rows with heads, and so runs once a seed.
+A row says which kinds of data it is taught and which heads learn from them. Everything else is that of the recipe,
+above all the number of optimizer steps of each phase: then a row with fewer kinds gets more samples of each. Where rows
+are to have equal samples of a kind instead, a row that leaves kinds out takes that many steps fewer. The stage in which
+no head exists (task assignment) is the same for all rows with heads, and so runs once a seed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tpo_core.config.stage import HEAD_GROUPS, KINDS
 from tpo_core.errors import TpoError
 from tpo_core.train.stages import phases_of
 
+EQUAL = ("steps", "samples")  # what rows have in common: all steps, or the samples of each kind
 TASKS_OF = {"region": ("region",), "temporal": ("moment",), "mask": ("mask", "track"), "chat": ()}
 
 
@@ -63,14 +65,15 @@ def choose_rows(names: Sequence[str]) -> list[Row]:
     return [row for row in ROWS if row.name in names]
 
 
-def row_recipe(recipe: str, overrides: Sequence[str], row: Row, seed: int) -> Recipe:
-    """The recipe that trains a row: `recipe` with the user's overrides, then what the row leaves out."""
+def row_recipe(recipe: str, overrides: Sequence[str], row: Row, seed: int, equal: str) -> Recipe:
+    """The recipe that trains a row: `recipe` with the user's overrides, then what the row leaves out. equal: of
+    EQUAL."""
     whole = load_recipe(recipe, overrides)
     named = [f"name={whole.name}.{row.name.replace('+', '_')}.seed{seed}", f"work_uri={whole.work_uri}", f"seed={seed}"]
-    return load_recipe(recipe, [*overrides, *changes(row, whole), *named])
+    return load_recipe(recipe, [*overrides, *changes(row, whole, equal), *named])
 
 
-def changes(row: Row, recipe: Recipe) -> list[str]:
+def changes(row: Row, recipe: Recipe, equal: str) -> list[str]:
     """What a row changes of the whole recipe, as overrides. TpoError when it leaves nothing of a phase."""
     found = ["model.coordinates=text", "model.heads=[]"] if row.as_text else []
     for name, stage in recipe.stages.items() if row.trains else ():
@@ -81,6 +84,8 @@ def changes(row: Row, recipe: Recipe) -> list[str]:
             found.append(f"stages.{name}.heads=[{', '.join(heads)}]")
         found += [f"stages.{name}.lr.{group}=null" for group in stage.lr if not _learns(group, heads)]
         found += _without_other_kinds(row, name, stage)
+        if equal == "samples":
+            found += _without_their_steps(row, name, stage)
     return found
 
 
@@ -101,6 +106,14 @@ def _without_other_kinds(row: Row, name: str, stage: StageConfig) -> Iterable[st
             )
         for table in ("mixture", "micro_batch_sizes"):
             yield from (f"{where}.{table}.{kind}=null" for kind in getattr(phase, table) if kind not in row.kinds)
+
+
+def _without_their_steps(row: Row, name: str, stage: StageConfig) -> Iterable[str]:
+    """A kind of the mixture gets the micro-batches that it gets among all kinds."""
+    for phase in stage.phases:
+        share = sum(phase.mixture.get(kind, 0.0) for kind in row.kinds) / sum(phase.mixture.values())
+        if phase.steps is not None and share < 1:
+            yield f"stages.{name}.phases.{phase.name}.steps={max(1, round(share * phase.steps))}"
 
 
 def require_equal_steps(recipes: Sequence[Recipe]) -> dict[str, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rows have in common. steps: of each phase; requests: by task, of a part; parts: as measured."""
+    """What all rows have in common. equal: of ablation_rows.EQUAL; steps: of each phase, of all rows or of the one with
+    all kinds; requests: by task, of a part; parts: as measured."""
 
     command: str
     recipe: str
     base: str
+    equal: str
     steps: Mapping[str, int]
-    requests: Mapping[str, int]
-    parts: Sequence[str]
+    requests: Mapping[str, int] = field(default_factory=dict)
+    parts: Sequence[str] = ()
 
 
 def write_results(uri: str | Path, setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> None:
@@ -112,11 +115,19 @@ def _line(cells: Iterable[str]) -> str:
 
 def _introduction(setting: Setting, results: Sequence[Result]) -> list[str]:
     steps = ", ".join(f"{count} of {name}" for name, count in setting.steps.items())
+    budget = {
+        "steps": f"the same number of optimizer steps ({steps}): a row with fewer kinds of data sees more of each",
+        "samples": "as many samples of each kind of data as the row with all of them sees in its steps"
+        f" ({steps}): a row with fewer kinds takes fewer steps",
+    }[setting.equal]
     return [
-        "Rows differ in the data they are taught and the heads that learn from it, and in nothing else: the same base",
-        f"(`{setting.base}`), the same number of optimizer steps ({steps}), the same requests. In percent, mean and",
-        "standard deviation over seeds (n - 1). A dash: the row is not taught the task. As text: coordinates are",
-        "numbers in the answer, which no head makes and which are read back from the text.",
+        *textwrap.wrap(
+            "Rows differ in the data they are taught and the heads that learn from it, and in nothing else: the same"
+            f" base (`{setting.base}`), {budget}. They are asked the same. In percent, mean and standard deviation over"
+            " seeds (n - 1). A dash: the row is not taught the task. As text: coordinates are numbers in the answer,"
+            " which no head makes and which are read back from the text.",
+            width=130,
+        ),
         "",
         "```",
         setting.command,

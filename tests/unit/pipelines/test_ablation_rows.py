@@ -16,8 +16,8 @@ STAGES = ("task_assignment", "vision_task", "multitask")
 BY_NAME = {row.name: row for row in ROWS}
 
 
-def recipe_of(name, seed=1, overrides=()):
-    return row_recipe(NAME, overrides, BY_NAME[name], seed)
+def recipe_of(name, seed=1, overrides=(), equal="steps"):
+    return row_recipe(NAME, overrides, BY_NAME[name], seed, equal)
 
 
 def prints_of(name, seed=1):
@@ -76,7 +76,7 @@ def test_the_row_as_text_has_the_whole_mixture_and_no_head():
 
 
 def test_the_last_row_is_the_recipe_itself():
-    assert changes(BY_NAME["TPO"], WHOLE) == []
+    assert changes(BY_NAME["TPO"], WHOLE, "steps") == []
     assert identity(recipe_of("TPO", seed=WHOLE.seed)) == identity(WHOLE)
 
 
@@ -106,6 +106,22 @@ def test_every_row_has_the_same_budget_of_steps():
         require_equal_steps([*recipes, longer])
 
 
+def steps_of(name, overrides=()):
+    recipe = recipe_of(name, overrides=overrides, equal="samples")
+    return [stage.phases[0].steps for stage in recipe.stages.values()]
+
+
+def test_with_equal_samples_a_row_takes_the_share_of_steps_that_its_kinds_have():
+    phase = "stages.vision_task.phases.vision_task"
+    shares = [f"{phase}.steps=100", f"{phase}.mixture={{region: 5, temporal: 3, mask: 1, chat: 1}}"]
+    whole = [WHOLE.stages[name].phases[0].steps for name in STAGES]
+    assert [steps_of(name, shares)[1] for name in ("R", "T", "M", "R+M", "T+R+M")] == [50, 30, 10, 60, 90]
+    assert steps_of("R")[0] == whole[0]  # task assignment is that of all tasks, in every row with heads
+    assert steps_of("conversation")[0] == whole[0] / 4
+    assert steps_of("TPO") == steps_of("text") == whole
+    assert steps_of("M", [f"{phase}.steps=4", shares[1]])[1] == 1
+
+
 def test_epochs_are_refused_since_they_are_other_steps_for_other_data():
     phase = "stages.multitask.phases.multitask"
     recipe = recipe_of("R", overrides=[f"{phase}.steps=null", f"{phase}.epochs=1"])
@@ -126,7 +142,7 @@ def test_changes_of_the_user_reach_every_row_and_stay_out_of_those_without_the_g
 
 def test_a_recipe_whose_phases_hold_one_kind_each_is_refused():
     with pytest.raises(TpoError, match=r"row 'M' has nothing to learn in stages\.vision_task\.phases\.region"):
-        changes(BY_NAME["M"], load_recipe("videochat_tpo", ["data.root=/d"]))
+        changes(BY_NAME["M"], load_recipe("videochat_tpo", ["data.root=/d"]), "steps")
 
 
 def test_rows_are_chosen_by_name_in_the_order_of_the_table():

@@ -1,5 +1,7 @@
 """The written results: means and spreads, claims by seed, notes that stay."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.ablation_claims import CLAIMS, Claim, gains, spread, verdict
@@ -10,6 +12,7 @@ SETTING = Setting(
     command="python pipelines/ablate.py --recipe ablation_quickstart",
     recipe="ablation_quickstart",
     base="assets/quickstart_base",
+    equal="steps",
     steps={"task_assignment": 60, "vision_task": 260},
     requests={"qa": 400, "region": 200},
     parts=["test", "unseen"],
@@ -92,6 +95,9 @@ def test_claims_name_rows_and_numbers_that_there_are():
 
 def test_the_document_says_how_it_was_measured_and_what_holds():
     text = document(SETTING, RESULTS, CONSTANT)
+    assert "the same number of optimizer steps (60 of task_assignment, 260 of vision_task)" in " ".join(text.split())
+    other = document(replace(SETTING, equal="samples"), RESULTS, CONSTANT)
+    assert "sees in its steps (60 of task_assignment, 260 of vision_task): a row with" in " ".join(other.split())
     assert SETTING.command in text
     assert "60 of task_assignment, 260 of vision_task" in text
     assert "400 qa, 200 region" in text
