@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 
+from tests.integration.job_head import head, submit
 from tests.integration.test_full_chain import ROOT, overrides, run
 from tests.unit.models.conftest import base  # noqa: F401 (fixture)
 
@@ -76,3 +77,16 @@ def test_the_same_command_trains_nothing(first, arguments):
     assert status == 0, output
     assert told(output, "DONE") == []
     assert len(told(output, "SKIP")) == 12
+
+
+def test_it_goes_on_as_a_job_on_a_cluster(first, arguments, tmp_path):
+    folder, words = arguments
+    lost = max(folder.glob("work/evaluate/*/artifact.json"), key=lambda path: path.stat().st_mtime).parent  # of TPO
+    shutil.rmtree(lost)
+    with head(tmp_path / "ray.log") as address:
+        status, output = submit(address, ["pipelines/ablate.py", *words])
+    assert status == 0, output
+    assert "2 of 9 rows and seeds measured" in output
+    assert len(told(output, "DONE")) == 1
+    assert len(told(output, "SKIP")) == 11
+    assert (lost / "artifact.json").is_file()
