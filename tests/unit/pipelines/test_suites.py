@@ -148,7 +148,7 @@ def command(*words):
         ),
         (
             ["--model", "m", "--output", "o", "--suite", "quickstart", "--data-root", "d"],
-            r"^no data set for 5 of 5 ent",
+            r"^no data set for 6 of 6 ent",
         ),
         (
             ["--model", "m", "--output", "o", "--suite", "quickstart", "--data-root", "d", "--only", "mevsi", "seed=3"],
