@@ -86,7 +86,7 @@ class Chain:
                 shards_uri=ctx.inputs["preprocess"].uri,
                 init_uri=self.recipe.model.base if last is None else self.model_of(ctx.inputs[last]),
                 output=ctx.output,
-                open_tracker=self.publisher.phase_sink(ref.name, ctx.fingerprint),
+                open_tracker=self.publisher.phase_sink(ref.name, ctx.fingerprint, note(self.recipe, ref, last)),
                 resume=True,  # whatever is there is of this fingerprint; on a new node, only the checkpoints are
                 run_id=run_id,
                 exchange=self.exchange(ref.name, ctx.fingerprint),
@@ -220,6 +220,18 @@ def content(recipe: Recipe) -> dict[str, Any]:
             if exists(place):
                 stamps[root] = tree_stamp(place, without=recipe.work_uri)
     return {"content": {root: stamps.get(root) for root in sorted(roots)}} if roots else {}
+
+
+def note(recipe: Recipe, ref: PhaseRef, last: str | None) -> str:
+    """What MLflow says of the run of a phase."""
+    names = [each.name for each in phases_of(recipe)]
+    length = f"{ref.phase.steps} steps" if ref.phase.steps is not None else f"{ref.phase.epochs:g} epochs"
+    kinds = ", ".join(f"{kind} {weight:g}" for kind, weight in ref.phase.mixture.items())
+    start = f"the base model `{recipe.model.base}`" if last is None else f"the model of `{last}`"
+    return (
+        f"Phase {names.index(ref.name) + 1} of {len(names)} of the recipe `{recipe.name}`, from {start}: {length} that"
+        f" mix {kinds}, and train {', '.join(ref.stage.lr)}."
+    )
 
 
 def training_load(ref: PhaseRef, artifacts: Mapping[str, Artifact]) -> tuple[str, float] | None:

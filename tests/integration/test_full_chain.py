@@ -12,9 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from pipelines.promote import main as promote
+from tests.browser import chromium, require_words, screenshot
+from tests.tracking_servers import free_port, mlflow_server
 from tests.unit.models.conftest import base  # noqa: F401 (fixture)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,6 +173,25 @@ def test_the_same_command_once_more_skips_everything(arguments, finished, work):
     assert records(work) == finished[1]
 
 
+def test_the_page_of_mlflow_tells_the_story(finished, work, tmp_path):
+    chromium()
+    uri = f"sqlite:///{work}/mlflow/mlflow.db"
+    client = MlflowClient(uri)
+    home = client.get_experiment_by_name("tpo").experiment_id
+    ids = {run.info.run_name: run.info.run_id for run in client.search_runs([home])}
+    with mlflow_server(uri, str(work / "mlflow/artifacts"), tmp_path / "server.log", free_port()) as page:
+        runs = f"{page}/#/experiments/{home}/runs"
+        require_words(runs, "Training runs", "quickstart", "Each run is a pipeline")
+        pipeline, phase = f"{runs}/{ids['quickstart']}", f"{runs}/{ids['vision_task']}"
+        require_words(pipeline, "Made by the recipe", "task_assignment", "multitask", "evaluation", "Registered models")
+        require_words(f"{pipeline}/artifacts", "gallery", "curves")
+        require_words(phase, "Phase 2 of 3 of the recipe quickstart , from the model of task_assignment")
+        require_words(f"{phase}/model-metrics", "loss (", "kind (", "lr (", "vision_task (loss/lm)")
+        picture = screenshot(f"{phase}/model-metrics", tmp_path / "charts.png")
+    assert picture.shape == (1300, 1500, 3)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100  # lines and letters, and no empty page
+
+
 GATE = "test/activation/missed"
 
 
@@ -176,6 +199,7 @@ def test_a_gate_that_fails_refuses_and_one_that_holds_promotes(arguments, finish
     def gate(floor):
         return f"promotion.gates=[{{metric: {GATE}, max_drop: 1, min_value: {floor}}}]"
 
+    arguments = [*arguments, "promotion.required_parts=[]"]
     status, output = run("promote.py", [*arguments, gate(1.5)])
     assert status == 3, output
     assert "refused: challenger v1 against the base model of tpo: 1 of 1 gates fail" in output

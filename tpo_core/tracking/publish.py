@@ -18,12 +18,11 @@ from typing import Any
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.tracking.package import card_of, write_package
 from tpo_core.tracking.registry import FINGERPRINT, LINEAGE, RECORD, SAMPLES, Registry
-from tpo_core.tracking.server import MlflowClient, connect, default_uri, experiment_id, find_run
+from tpo_core.tracking.server import NOTE, MlflowClient, connect, default_uri, experiment_id, find_run
 from tpo_core.tracking.tracker import MlflowTracker
 
 CHALLENGER = "challenger"
 PICTURES_DEADLINE_S = 120.0  # dozens of files to a server far away; nothing waits for this run any more
-_NOTE = "mlflow.note.content"  # what the page of a run shows as its description
 _PIPELINE_TAG, _PHASE_TAG = "tpo_recipe", "tpo_phase"
 
 History = Sequence[tuple[int, Mapping[str, float]]]  # step and metrics
@@ -34,7 +33,7 @@ class PhaseSink:
     """Opens the run of one phase where it is called, in a training worker; picklable. Opening it waits for no server.
 
     run_name: of the phase. fingerprint: of its step, by which its run is found again. pipeline: name and fingerprint
-    of the run that it is nested below.
+    of the run that it is nested below. note: what the page of the run says of it, in Markdown.
     """
 
     uri: str
@@ -42,10 +41,11 @@ class PhaseSink:
     run_name: str
     fingerprint: str
     pipeline: tuple[str, str]
+    note: str = ""
 
     def __call__(self, **how: Any) -> MlflowTracker:
         """how: further arguments of MlflowTracker."""
-        return MlflowTracker(
+        tracker = MlflowTracker(
             self.uri,
             self.experiment,
             self.run_name,
@@ -53,6 +53,9 @@ class PhaseSink:
             find_parent=lambda client: pipeline_run(client, self.experiment, self.uri, *self.pipeline),
             **how,
         )
+        if self.note:
+            tracker.set_tags({NOTE: self.note})
+        return tracker
 
 
 def pipeline_run(client: MlflowClient, experiment: str, uri: str, name: str, fingerprint: str) -> str:
@@ -83,9 +86,9 @@ class Publisher:
         """The run of the whole pipeline, made on first use. MlflowException when the server does not answer."""
         return pipeline_run(connect(self.uri), self.recipe.tracking.experiment, self.uri, *self._pipeline)
 
-    def phase_sink(self, name: str, fingerprint: str) -> PhaseSink:
-        """Where the phase `name` logs; fingerprint: of its step."""
-        return PhaseSink(self.uri, self.recipe.tracking.experiment, name, fingerprint, self._pipeline)
+    def phase_sink(self, name: str, fingerprint: str, note: str = "") -> PhaseSink:
+        """Where the phase `name` logs; fingerprint: of its step; note: see PhaseSink."""
+        return PhaseSink(self.uri, self.recipe.tracking.experiment, name, fingerprint, self._pipeline, note)
 
     def fail(self) -> str | None:
         """End the run of the pipeline as FAILED, until it goes on. Returns what did not arrive, in words."""
@@ -140,7 +143,7 @@ class Publisher:
         for folder, path in pictures.items():
             tracker.log_artifact(path, folder)
         card = card_of(self.recipe.model_dump(mode="json"), tags, metrics, base_metrics)
-        tracker.set_tags({**tags, _NOTE: card})
+        tracker.set_tags({**tags, NOTE: card})
         tracker.close()
         record = f"versions/{fingerprint[:12]}-{_digest(samples)[:12]}"
         registry.write_record(self.run_id, record, {SAMPLES: samples, LINEAGE: lineage})

@@ -33,6 +33,12 @@ for _name in ("mlflow", "alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # 3.17 gives the second for an alias that is not set
+NOTE = "mlflow.note.content"  # what the page of a run or an experiment shows as its description
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # else MLflow 3 opens it as one of agents and traces
+    NOTE: "Each run is a pipeline. Below it: its phases, with a chart for each loss (`loss/`), kind of data (`kind/`)"
+    " and learning rate (`lr/`), and its evaluation. A pipeline's artifacts hold the gallery and the report.",
+}
 _SQLITE = "sqlite:///"
 _SPOKEN = {"@": "_at_", "&": "_and_"}
 
@@ -106,7 +112,7 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    return client.create_experiment(name, artifact_location=artifact_root(uri))
+    return client.create_experiment(name, artifact_location=artifact_root(uri), tags=EXPERIMENT_TAGS)
 
 
 def find_run(client: MlflowClient, experiment: str, tag: str, value: str) -> str | None:

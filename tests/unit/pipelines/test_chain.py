@@ -241,10 +241,11 @@ def test_data_that_is_gone_counts_as_what_it_was(tmp_path):
 def test_the_lines_of_a_phase_say_where_the_chain_stands(tmp_path, monkeypatch):
     def phase(*about, echo, **more):
         echo(f"{about[1]}  [###.......] 24/80")
+        notes.append(more["open_tracker"].note)
         return {}
 
     monkeypatch.setattr("pipelines.chain.run_phase", phase)
-    lines = []
+    lines, notes = [], []
     recipe = load_recipe("quickstart", [f"work_uri={tmp_path}"])
     steps = {step.name: step for step in build_chain(recipe, Publisher(recipe, str(tmp_path)), lines.append)}
     data = [replace(steps[name], fn=some_of_each_kind) for name in ("render", "preprocess")]
@@ -256,6 +257,10 @@ def test_the_lines_of_a_phase_say_where_the_chain_stands(tmp_path, monkeypatch):
     assert re.fullmatch(r"\[####\.{6}\] 3/5  \d+:\d\d so far", first)  # no phase has shown yet how long they take
     assert re.fullmatch(r"\[######\.{4}\] 4/5  \d+:\d\d so far, then about 0:\d\d to go", second)
     assert re.fullmatch(r"\[########\.{2}\] 5/5  \d+:\d\d so far", third)
+    assert notes[0].startswith(
+        "Phase 1 of 3 of the recipe `quickstart`, from the base model `assets/quickstart_base`: 80 "
+    )
+    assert "from the model of `task_assignment`: 660 steps that mix region 16, temporal 8, mask 6, chat 9" in notes[1]
 
 
 def test_a_phase_that_fails_ends_the_run_of_the_pipeline(tmp_path, monkeypatch):

@@ -65,6 +65,9 @@ def test_a_phase_continues_its_run(make_recipe, mlflow_uri):
     run_id = first.wait_run_id()
     assert children(mlflow_uri, publisher.run_id) == {"vision_task": run_id}
     assert curve(mlflow_uri, run_id) == [(10, 2.0), (20, 1.0)]
+    noted = publisher.phase_sink("vision_task", "f-continue", note="Phase 2 of 3")()
+    noted.close()
+    assert connect(mlflow_uri).get_run(run_id).data.tags["mlflow.note.content"] == "Phase 2 of 3"
     assert connect(mlflow_uri).get_run(run_id).info.status == "FINISHED"
 
 
