@@ -49,7 +49,9 @@ def s3_server(folder: Path) -> Iterator[str]:
     command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", f"-s3.port={port}"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"-{name}=false" for name in OFF)]
     command += [f"-{name}={other}" for name, other in zip(PORTS, others, strict=True)]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    # Each bucket takes volumes of its own. By default their number falls with the free disk: a session of tests with
+    # 50 GB left was refused its 51st.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=10000"]
     log = folder / "server.log"
     with log.open("wb") as out:
         server = subprocess.Popen(command, env=os.environ | KEYS, stdout=out, stderr=out)
