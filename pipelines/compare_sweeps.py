@@ -16,8 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.ablate import numbers
+from pipelines.checks import check_writable
 from pipelines.cluster import connect
-from pipelines.sweep_loss_weights import STEP, Plan, check, plan_of, require_cluster
+from pipelines.sweep_loss_weights import STEP, Plan, check, clear, plan_of, require_cluster
 from pipelines.sweep_report import NUMBERS
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         for plan in pair:
             check(plan, None)
     rows = []
+    check_writable(recipe, work)
     with connect(recipe):
         for seed, pair in plans.items():
             outcomes = [outcome_of(plan, work) for plan in pair]
@@ -83,8 +85,9 @@ def ways(way: tuple[str, str], seed: int) -> list[str]:
 def outcome_of(plan: Plan, work: str) -> Outcome:
     """What came of a sweep, which is run if it was not."""
     require_cluster(plan.trial)
-    done = run_steps(plan.steps(work), work, echo=echo)
-    return Outcome.from_json(read_json(done[STEP].path / NUMBERS))
+    result = run_steps(plan.steps(work), work, echo=echo)[STEP]
+    clear(result, work)
+    return Outcome.from_json(read_json(result.path / NUMBERS))
 
 
 if __name__ == "__main__":

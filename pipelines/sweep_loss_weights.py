@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -25,29 +24,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 
 from pipelines.chain import EVALUATION_VERSION, TRAINING_VERSION, build_chain
-from pipelines.checks import check_groups, check_phases, check_places, check_roots
+from pipelines.checks import check_groups, check_phases, check_places, check_roots, check_writable
 from pipelines.cluster import connect
 from pipelines.full_tpo import run_chain
 from pipelines.sweep_report import BEST, REPORT, write_outputs
 from pipelines.sweep_trial import Trainee, phase_name, trial_recipe
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
-from tpo_core.config.load import load_recipe
+from tpo_core.config.load import load_recipe, read_yaml
 from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.config.sweep import SweepConfig
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import RunFailedError, TpoError
+from tpo_core.execution.artifact import Artifact
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import Step, StepContext
-from tpo_core.storage.uri import absolute, is_local, join
+from tpo_core.storage.uri import absolute, delete, is_local, join, write_bytes
 from tpo_core.tracking.publish import Publisher
 from tpo_core.tracking.sweep import SweepRuns
 from tpo_core.train.room import joins
 from tpo_core.train.stages import PhaseRef, find_phase
 from tpo_core.tune.loss_weights import Sweep, run_references, search
 from tpo_core.tune.objective import Objective
-from tpo_core.tune.packing import require_room
+from tpo_core.tune.packing import DRIVER, require_room
 from tpo_core.tune.results import Launch, Outcome
 from tpo_core.tune.rounds import Book, Order, Round
 
@@ -71,10 +71,12 @@ def main(argv: Sequence[str]) -> int:
         run_steps(steps, work, dry_run=True, echo=echo)
         return 0
     if STEP not in there:
+        check_writable(recipe, work)
         with connect(recipe):
             require_cluster(plan.trial)
             there = run_steps(steps, work, echo=echo)
     result = there[STEP]
+    clear(result, work)
     echo((result.path / REPORT).read_text())
     if result.result["winner"] is None:
         raise RunFailedError(
@@ -82,8 +84,8 @@ def main(argv: Sequence[str]) -> int:
             f" {BEST}; raise sweep.qa_tolerance, or search where talk weighs more"
         )
     best = join(work, BEST)
-    shutil.copyfile(result.path / BEST, best)
-    winner = ["--recipe", args.recipe, *args.overrides, f"@{best}"]
+    write_bytes(best, (result.path / BEST).read_bytes())
+    winner = ["--recipe", args.recipe, *args.overrides, *winning(result.path / BEST, best)]
     echo(f"train the winner in full: {shlex.join(['python', 'pipelines/full_tpo.py', *winner])}")
     return run_chain(winner, doc=__doc__) if args.train_winner else 0
 
@@ -97,6 +99,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and what would run; touch nothing")
     parser.add_argument("--train-winner", action="store_true", help="run full_tpo.py with the winner in the end")
     return parser.parse_intermixed_args(argv)
+
+
+def winning(here: Path, best: str) -> list[str]:
+    """The winner as overrides: the file, where the next command finds it, else what is in it."""
+    if is_local(best):
+        return [f"@{best}"]
+    return [f"{key}={value}" for key, value in read_yaml(here, "a file of overrides").items()]
+
+
+def place_of(work: str, fingerprint: str, output: Path) -> str:
+    """Where trials are, for all machines: below the output of the step, if they share the work folder."""
+    return str(output) if is_local(work) else join(work, "exchange", STEP, fingerprint[:12])
+
+
+def clear(result: Artifact, work: str) -> None:
+    """What only served to go on, and is no part of the result of the sweep."""
+    if not is_local(work):
+        delete(place_of(work, result.fingerprint, result.path))
 
 
 @dataclass(frozen=True)
@@ -154,19 +174,21 @@ class Plan:
         config = self.config
         began_s = time.time()
         last = next((name for name in ctx.inputs if name != "preprocess"), None)
+        place = place_of(absolute(self.recipe.work_uri), ctx.fingerprint, ctx.output)
         publisher = Publisher(self.recipe, absolute(self.recipe.work_uri))
         runs = SweepRuns(
             publisher.uri, self.recipe.tracking.experiment, f"{self.recipe.name} sweep", ctx.fingerprint
         )  # fmt: skip
         trainee = Trainee(
             self.trial, self.ref.stage_name, self.ref.phase.name, ctx.inputs["preprocess"].uri,
-            self.recipe.model.base if last is None else str(ctx.inputs[last].path / "model"), ctx.output, runs,
+            self.recipe.model.base if last is None else join(ctx.inputs[last].uri, "model"), place, runs,
         )  # fmt: skip
-        references = self.references(trainee, ctx.output)
+        references = self.references(trainee, place)
         sweep = Sweep(
             config=config,
             rungs=self.rungs,
-            folder=ctx.output,
+            folder=place,
+            driver=driver_of(self.trial),
             objective=self.objective(references),
             first=self.first(),
             carry_out=trainee,
@@ -182,17 +204,18 @@ class Plan:
             objective=sweep.objective, rungs=self.rungs, rounds=rounds, references=references, launch=launch
         )
         write_outputs(self.recipe, self.ref.stage_name, outcome, ctx.output, runs, echo)
-        shutil.rmtree(ctx.output / "tune")
+        delete(join(place, "tune"))
         return {name: value for name, value in outcome.to_json().items() if name != "rounds"}
 
-    def references(self, trainee: Trainee, folder: Path) -> dict[str, Round]:
+    def references(self, trainee: Trainee, folder: str) -> dict[str, Round]:
         """The base, the run with unit weights and those of the balancers. RunFailedError when the unit run failed."""
         config = self.config
         unit, end = dict.fromkeys(config.space, 1.0), self.rungs[-1]
         orders = [Order(trial=BASE, weights={}, step=0), Order(trial=UNIT, weights=unit, step=end)]
         orders += [Order(trial=name, weights=unit, step=end, balance=name) for name in config.baselines]
         echo(f"{STEP}  {', '.join(order.trial for order in orders)}: what trials are compared with")
-        found = run_references(orders, Book(folder / "references"), trainee, config.concurrent_trials)
+        book, driver = Book(join(folder, "references")), driver_of(self.trial)
+        found = run_references(orders, book, trainee, config.concurrent_trials, driver)
         if found[UNIT].failed is not None:
             raise RunFailedError(
                 f"the run with all searched weights at 1 failed, which trials are compared with: {found[UNIT].failed}"
@@ -218,10 +241,6 @@ def plan_of(recipe: Recipe) -> Plan:
     """TpoError when the recipe says nothing of a sweep, or what it says does not fit."""
     if recipe.sweep is None:
         raise TpoError(f"recipe {recipe.name} has no section sweep: say which stage and weights (docs/sweeps.md)")
-    if not is_local(recipe.work_uri):
-        raise TpoError(
-            f"work_uri {recipe.work_uri}: trials share a folder, so name one on a disk that all machines see"
-        )
     try:
         recipe.sweep.require_fit(recipe.stages)
     except ValueError as error:
@@ -246,6 +265,12 @@ def check(plan: Plan, shards_uri: str | None) -> None:
         raise TpoError(f"sweep.part {sweep.part}: the shards at {shards_uri} hold no sample of it")
 
 
+def driver_of(trial: Recipe) -> dict[str, float]:
+    """What the process of a trial reserves, on a node of those that train: a group that works elsewhere may be gone
+    when it has nothing to do."""
+    return DRIVER | group_resources(trial.nodes.train)
+
+
 def require_cluster(trial: Recipe) -> None:
     """TpoError when the trials that are to train side by side do not fit. A cluster that was joined may grow."""
     sweep, train = trial.sweep, trial.train
@@ -255,7 +280,7 @@ def require_cluster(trial: Recipe) -> None:
     alive = sweep.trials if sweep.scheduler == "pbt" else 0
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     try:
-        require_room(nodes, sweep.concurrent_trials, train.most_workers, each, alive)
+        require_room(nodes, sweep.concurrent_trials, train.most_workers, each, alive, driver_of(trial))
     except TpoError as short:
         if not joins():
             raise

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,9 +17,12 @@ from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import Recipe
 from tpo_core.errors import RunFailedError, TpoError, in_one_line
 from tpo_core.evaluation.evaluate import evaluate_part
-from tpo_core.storage.uri import write_json
+from tpo_core.storage.commit import forget_copies
+from tpo_core.storage.local import to_path
+from tpo_core.storage.uri import delete, exists, is_local, join, read_json, write_json
 from tpo_core.tracking.sweep import SweepRuns, TrialRun
 from tpo_core.train.checkpoints.fork import fork
+from tpo_core.train.exchange import SUMMARY, output_here
 from tpo_core.train.job import PhaseJob
 from tpo_core.train.ray_trainer import START_TIMEOUT, run_phase
 from tpo_core.tune.rounds import Order, Round
@@ -43,6 +43,7 @@ def trial_recipe(recipe: Recipe) -> Recipe:
         for name, value in (("workers", sweep.workers), ("torch_threads", sweep.torch_threads))
         if value is not None
     }
+    raw["train"]["checkpoint_uri"] = None  # they lie where the trial does, and go when it is forgotten
     if sweep.scheduler == "pbt":  # another trial may begin at any rung
         raw["train"]["permanent_checkpoint_every_steps"] = sweep.first_rung_steps
     raw["evaluation"] |= {
@@ -77,7 +78,9 @@ def with_weights(recipe: Recipe, stage: str, weights: Mapping[str, float], balan
 class Trainee:
     """Carries out the orders of a sweep; picklable.
 
-    recipe: of trials. folder: shared by all machines; below it trials/NAME has what a trial is made of.
+    recipe: of trials. folder: a URI that all machines see; below it trials/NAME has what a trial is made of: a folder
+    for the life that it leads, phase-N, and life.json, which says of what weights and origin that is. A trial that is
+    to go on with other weights, or from another's checkpoint, begins its next one.
     """
 
     recipe: Recipe
@@ -85,69 +88,87 @@ class Trainee:
     phase: str
     shards_uri: str
     init_uri: str
-    folder: Path
+    folder: str
     runs: SweepRuns
 
     def __call__(self, order: Order) -> Round:
         """Train and measure. TpoError for what the user can mend; weights under which training diverges are a result,
         without metrics."""
-        began_s, home = time.time(), self.folder / "trials" / order.trial
-        job = self.job(order, home)
-        before_s = self.prepare(order, job)
-        failed, metrics, model = None, {}, self.recipe.model.base
+        began_s = time.time()
+        failed, metrics, model, trained_s = None, {}, None, 0.0
         if order.step:
-            model = str(job.model)
+            job, before_s = self.prepare(order)
+            model = join(job.handed_over, job.model.name)
             try:
                 self.train(order, job)
             except RunFailedError as error:
                 failed = in_one_line(error)
+            trained_s = max(0.0, seconds_of(job) - before_s)
         measuring_s = time.time()
         if failed is None:
-            metrics = self.measure(model, home / f"measured-{order.step}")
+            metrics = self.measure(model, join(self.home(order.trial), f"measured-{order.step}"))
         return Round.of(
             order,
             metrics=metrics,
             failed=failed,
             began_s=began_s,
             ended_s=time.time(),
-            training_s=max(0.0, trained_s(job) - before_s) if order.step else 0.0,
+            training_s=trained_s,
             measuring_s=time.time() - measuring_s,
             workers=self.recipe.train.most_workers,
         )
 
-    def job(self, order: Order, home: Path) -> PhaseJob:
-        """The phase as this trial has it."""
+    def home(self, trial: str) -> str:
+        """Where everything of a trial is."""
+        return join(self.folder, "trials", trial)
+
+    def life(self, trial: str) -> dict[str, Any] | None:
+        """The one that the trial leads: its number, weights and origin."""
+        mark = self.mark(trial)
+        return read_json(mark) if exists(mark) else None
+
+    def mark(self, trial: str) -> str:
+        """The file that says which."""
+        return join(self.home(trial), "life.json")
+
+    def place(self, trial: str, number: int) -> str:
+        """Where a life leaves its phase."""
+        return join(self.home(trial), f"phase-{number}")
+
+    def checkpoints(self, trial: str) -> str:
+        """Those of the life that a trial leads, which another one may begin at. FileNotFoundError for one without."""
+        return join(self.place(trial, read_json(self.mark(trial))["number"]), "checkpoints")
+
+    def job(self, order: Order, life: int) -> PhaseJob:
+        """The phase as this trial has it in one of its lives; machines that share no folder get it by an exchange."""
         recipe = with_weights(self.recipe, self.stage, order.weights, order.balance)
         phase = next(each for each in recipe.stages[self.stage].phases if each.name == self.phase)
+        place = self.place(order.trial, life)
+        shared = is_local(place)
         return PhaseJob(
             recipe=recipe, stage_name=self.stage, phase=phase, shards_uri=self.shards_uri, init_uri=self.init_uri,
-            output=home / "phase", run_id=order.trial, until_step=order.step,
+            output=to_path(place) if shared else output_here(join(place, "driver")),
+            exchange=None if shared else place, run_id=order.trial, until_step=order.step,
         )  # fmt: skip
 
-    def prepare(self, order: Order, job: PhaseJob) -> float:
-        """Have the folder of the trial be of this life of it: with other weights than before, it begins anew, at the
-        checkpoint that it is told to. Returns the seconds that were spent in steps before this round."""
-        life = job.output.parent / "life.json"
-        asked: dict[str, Any] = {"weights": dict(order.weights), "origin": None}
-        if order.forks:
-            assert order.origin is not None
-            asked["origin"] = {"trial": order.origin.trial, "step": order.origin.step}
-        held = json.loads(life.read_text()) if life.exists() else None
-        if held == asked or (held is not None and not order.forks and held["weights"] == asked["weights"]):
-            return trained_s(job)
-        aside = job.output.parent / "forked"
-        shutil.rmtree(aside, ignore_errors=True)
+    def prepare(self, order: Order) -> tuple[PhaseJob, float]:
+        """The phase in the life that the order is about, which begins here if the trial led another one; and the
+        seconds that were spent in its steps before this round."""
+        origin, weights = order.origin if order.forks else None, dict(order.weights)
+        begun = None if origin is None else {"trial": origin.trial, "step": origin.step}
+        held = self.life(order.trial)
+        if held is not None and held["weights"] == weights and begun in (None, held["origin"]):
+            job = self.job(order, held["number"])
+            return job, seconds_of(job)
+        job = self.job(order, number := 0 if held is None else held["number"] + 1)
+        delete(self.place(order.trial, number))  # of an attempt that was cut off here
         spent_s = 0.0
-        if order.forks:
-            assert order.origin is not None
-            source = self.folder / "trials" / order.origin.trial / "phase" / "checkpoints"
-            spent_s = fork(str(source), order.origin.step, aside, job.identity).seconds
-        shutil.rmtree(job.output, ignore_errors=True)
-        if order.forks:
-            job.output.mkdir(parents=True)
-            aside.rename(job.output / "checkpoints")
-        write_json(life, asked)
-        return spent_s
+        if origin is not None:
+            spent_s = fork(self.checkpoints(origin.trial), origin.step, job.checkpoints, job.identity).seconds
+        write_json(self.mark(order.trial), {"number": number, "weights": weights, "origin": begun})
+        if held is not None:
+            delete(self.place(order.trial, held["number"]))
+        return job, spent_s
 
     def train(self, order: Order, job: PhaseJob) -> None:
         """Up to the rung, from wherever the trial stands."""
@@ -162,20 +183,19 @@ class Trainee:
             open_tracker=TrialRun(self.runs, order.trial),
             resume=True,
             run_id=order.trial,
+            exchange=job.exchange,
+            collects=False,
             until_step=order.step,
             echo=lambda line: None,
         )
+        if job.exchange is not None:
+            shutil.rmtree(job.output, ignore_errors=True)
 
-    def measure(self, model: str, output: Path) -> dict[str, float]:
+    def measure(self, model: str | None, place: str) -> dict[str, float]:
         """The metrics of the part that trials are measured on, without its name; in a task beside the trial, which
-        itself reserves next to nothing."""
+        itself reserves next to nothing. None is the base. place: for what is written on the way."""
         train = self.recipe.train
-        part = self.recipe.evaluation.parts[0]
-        threads = train.torch_threads or 1
-        job = partial(
-            evaluate_part, self.recipe, model, self.shards_uri, part, output, threads=threads, echo=silent
-        )  # fmt: skip
-        task = ray.remote(job_of).options(
+        task = ray.remote(measured).options(
             num_cpus=train.cpus_per_worker,
             num_gpus=train.gpus_per_worker,
             resources=group_resources(self.recipe.nodes.evaluate),
@@ -183,7 +203,7 @@ class Trainee:
             scheduling_strategy="DEFAULT",  # not within the resources of the trial
         )
         try:
-            result = ray.get(task.remote(job))
+            result = ray.get(task.remote(self.recipe, model, self.shards_uri, place))
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, TpoError) else error from None
         return {name.partition("/")[2]: value for name, value in result["metrics"].items()}
@@ -198,18 +218,29 @@ class Trainee:
 
     def forget(self, trial: str) -> None:
         """What only serves to go on."""
-        shutil.rmtree(self.folder / "trials" / trial / "phase", ignore_errors=True)
+        if (life := self.life(trial)) is not None:
+            delete(self.place(trial, life["number"]))
 
 
-def job_of(job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a Ray task calls: it takes no partial itself."""
-    return job()
+def measured(recipe: Recipe, model: str | None, shards_uri: str, place: str) -> dict[str, Any]:
+    """What evaluate_part returns, on whichever machine this task landed. What a remote place would have had, and the
+    copy of a model that nobody else asks for, go again from there."""
+    threads = recipe.train.torch_threads or 1
+    output = to_path(place) if is_local(place) else output_here(place)
+    asked = recipe.model.base if model is None else model
+    result = evaluate_part(recipe, asked, shards_uri, recipe.evaluation.parts[0], output, threads=threads, echo=silent)
+    if not is_local(place):
+        shutil.rmtree(output)
+        if model is not None:
+            forget_copies(model)
+    return result
 
 
 def silent(line: str) -> None:
     """Nobody follows the evaluation of a trial."""
 
 
-def trained_s(job: PhaseJob) -> float:
+def seconds_of(job: PhaseJob) -> float:
     """Seconds that the phase has spent in steps so far."""
-    return json.loads(job.summary.read_text())["seconds"] if job.summary.exists() else 0.0
+    summary = join(job.handed_over, SUMMARY)
+    return read_json(summary)["seconds"] if exists(summary) else 0.0

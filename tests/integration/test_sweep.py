@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.conftest import use_endpoint
 from tpo_core.config.sweep import SweepConfig
 from tpo_core.errors import TpoError
+from tpo_core.storage import uri as uris
 from tpo_core.tune.loss_weights import Sweep, run_references, search
 from tpo_core.tune.objective import Objective
+from tpo_core.tune.packing import DRIVER
 from tpo_core.tune.rounds import Book, Order, Round
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
@@ -24,10 +27,13 @@ OBJECTIVE = Objective(metrics=("val/region/miou",), unit={"val/region/miou": 0.5
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+def cluster(s3_endpoint):
+    """Its workers know the S3 server."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_endpoint(patch, s3_endpoint)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def made_up(asked: Path, order: Order) -> Round:
@@ -48,13 +54,15 @@ def forget(asked: Path, trial: str) -> None:
     (asked / f"forgotten-{trial}").touch()
 
 
-def sweep_of(folder, *, carry_out=made_up, first=None, **config):
+def sweep_of(folder, *, place=None, carry_out=made_up, first=None, **config):
+    """folder: takes what the made-up trials note, and their state too where no other place is named."""
     settings = {
         "stage": "multitask", "space": {"region": [0.5, 8.0]}, "metrics": ["region/miou"], "first_rung_steps": RUNGS[0],
         "trials": 6, "concurrent_trials": 2, "seed": 3, **config,
     }  # fmt: skip
     return Sweep(
-        config=SweepConfig.model_validate(settings), rungs=RUNGS, folder=folder, objective=OBJECTIVE, first=first,
+        config=SweepConfig.model_validate(settings), rungs=RUNGS, folder=place or str(folder), driver=DRIVER,
+        objective=OBJECTIVE, first=first,
         carry_out=partial(carry_out, folder), record=nothing, forget=partial(forget, folder),
     )  # fmt: skip
 
@@ -118,8 +126,10 @@ def dies_once(asked: Path, order: Order) -> Round:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_the_same_call_repeats_no_round_that_was_finished(tmp_path):
-    settings = {"carry_out": dies_once, "scheduler": "none", "concurrent_trials": 1, "trials": 4}
+@pytest.mark.parametrize("where", ["folder", "S3"])
+def test_the_same_call_repeats_no_round_that_was_finished(tmp_path, bucket, where):
+    place = None if where == "folder" else f"{bucket}/exchange/sweep"
+    settings = {"carry_out": dies_once, "scheduler": "none", "concurrent_trials": 1, "trials": 4, "place": place}
     lines = []
     first = search(sweep_of(tmp_path, **settings), lines.append)
     assert any("1 of 4 trials failed, the same command tries them again" in line for line in lines)
@@ -129,6 +139,7 @@ def test_the_same_call_repeats_no_round_that_was_finished(tmp_path):
     asked = [(trial, step) for trial, step, *_ in orders(tmp_path)]
     assert len(asked) == len(set(asked)) == 8
     assert [one for one in again if one in first] == first
+    assert set(uris.list_names(place or tmp_path)) >= {"rounds", "tune"}
 
 
 def refuses(asked: Path, order: Order) -> Round:
@@ -139,8 +150,9 @@ def refuses(asked: Path, order: Order) -> Round:
 def test_a_mistake_of_the_user_comes_out_as_it_is(tmp_path):
     with pytest.raises(TpoError, match=r"^the base model is not there"):
         search(sweep_of(tmp_path, carry_out=refuses, trials=1), nothing)
+    order, book = Order(trial="unit", weights={}, step=4), Book(str(tmp_path / "r"))
     with pytest.raises(TpoError, match=r"^the base model is not there"):
-        run_references([Order(trial="unit", weights={}, step=4)], Book(tmp_path / "r"), partial(refuses, tmp_path), 1)
+        run_references([order], book, partial(refuses, tmp_path), 1, DRIVER)
 
 
 def diverges(asked: Path, order: Order) -> Round:
@@ -161,8 +173,8 @@ def test_a_trial_that_diverges_is_a_result_and_goes_no_further(tmp_path):
 @pytest.mark.usefixtures("cluster")
 def test_references_run_once(tmp_path):
     wanted = [Order(trial=name, weights={"region": 1.0}, step=16) for name in ("unit", "gradnorm", "uncertainty")]
-    book = Book(tmp_path / "rounds")
-    first = run_references(wanted, book, partial(made_up, tmp_path), 2)
+    book = Book(str(tmp_path / "rounds"))
+    first = run_references(wanted, book, partial(made_up, tmp_path), 2, DRIVER)
     assert list(first) == ["unit", "gradnorm", "uncertainty"]
-    assert run_references(wanted, book, partial(refuses, tmp_path), 2) == first
+    assert run_references(wanted, book, partial(refuses, tmp_path), 2, DRIVER) == first
     assert len(orders(tmp_path)) == 3

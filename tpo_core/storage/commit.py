@@ -4,6 +4,7 @@ Locally a commit is: sync all files, write `_SUCCESS`, rename the staging folder
 `_SUCCESS`.
 """
 
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -59,8 +60,7 @@ def fetch(uri: str | Path) -> Path:
 
     if not is_committed(uri):
         raise FileNotFoundError(f"{uri} is not committed")
-    bucket, key = s3.split(str(uri))
-    copy = uris.scratch_dir() / "fetched" / bucket / f"{key}@{uris.tree_stamp(uri)[:16]}"
+    copy = _copy(str(uri), uris.tree_stamp(uri)[:16])
     with local.locked(copy):
         if not is_committed(copy):
             aside = copy.with_name(f"{copy.name}.partial")
@@ -71,6 +71,20 @@ def fetch(uri: str | Path) -> Path:
                 (aside / SUCCESS).unlink()
             commit(aside, copy)
     return copy
+
+
+def forget_copies(uri: str | Path) -> None:
+    """Delete what `fetch` has left on this machine of a remote folder, whatever its content was."""
+    pattern = _copy(str(uri), "*")
+    for copy in pattern.parent.glob(f"{glob.escape(pattern.name.removesuffix('*'))}*"):
+        shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
+
+
+def _copy(uri: str, stamp: str) -> Path:
+    from tpo_core.storage import s3  # boto3 takes 0.3 s to import, and most runs are local
+
+    bucket, key = s3.split(uri)
+    return uris.scratch_dir() / "fetched" / bucket / f"{key}@{stamp}"
 
 
 def _rename(staging: Path, target: Path) -> None:

@@ -15,6 +15,8 @@ from tpo_core.storage import uri as uris
 from tpo_core.storage.commit import SUCCESS, commit, fetch, is_committed
 from tpo_core.storage.local import Entry, disk_full_told
 
+SUMMARY = "phase.json"
+
 
 def output_here(exchange: str) -> Path:
     """The output folder of a phase on this machine."""
@@ -47,22 +49,25 @@ class Keeper:
 
 def deliver(exchange: str, output: Path) -> None:
     """Hand over the output of a finished phase; it is gone from here afterwards. A group that was started again because
-    one of its machines went after the phase was delivered, comes here once more: the first one counts."""
-    if is_delivered(exchange):
+    one of its machines went after the phase was delivered, comes here once more: the first one counts. What the phase
+    handed over when it was to end earlier is replaced."""
+    if is_delivered(exchange, uris.read_json(output / SUMMARY).get("until_step")):
         shutil.rmtree(output)
         return
+    uris.delete(result(exchange))
     (output / "model" / SUCCESS).touch()  # the next phase fetches the model alone, as it does a base model
     commit(output, result(exchange))
 
 
-def is_delivered(exchange: str) -> bool:
-    """Whether a finished phase waits to be collected."""
-    return is_committed(result(exchange))
+def is_delivered(exchange: str, until_step: int | None) -> bool:
+    """Whether a phase that came to this end (PhaseJob.until_step) waits to be collected."""
+    place = result(exchange)
+    return is_committed(place) and uris.read_json(uris.join(place, SUMMARY)).get("until_step") == until_step
 
 
-def collect(exchange: str, output: Path, *, last: str) -> None:
-    """Move what was delivered to the driver's output, `last` when the rest is there: a file that says so. `exchange`
-    is remote, and keeps what it has."""
+def collect(exchange: str, output: Path) -> None:
+    """Move what was delivered to the driver's output, the summary when the rest is there: it says so. `exchange` is
+    remote, and keeps what it has."""
     stacks = uris.join(exchange, "stacks")
     for name in uris.list_names(stacks):
         (output / "stacks").mkdir(exist_ok=True)
@@ -70,9 +75,9 @@ def collect(exchange: str, output: Path, *, last: str) -> None:
     copy = fetch(result(exchange))
     (copy / SUCCESS).unlink()  # from here on it is not whole; after a kill it is fetched again
     with disk_full_told(output):
-        for path in sorted(copy.iterdir(), key=lambda each: each.name == last):
+        for path in sorted(copy.iterdir(), key=lambda each: each.name == SUMMARY):
             target = output / path.name
-            if path.name == last:  # a kill must not leave half of it, and the scratch may be another disk
+            if path.name == SUMMARY:  # a kill must not leave half of it, and the scratch may be another disk
                 uris.write_bytes(target, path.read_bytes())
             else:
                 shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tpo_core.config.schema import PhaseConfig, Recipe, StageConfig, identity
 from tpo_core.storage.uri import join
+from tpo_core.train.exchange import SUMMARY, result
 from tpo_core.train.stages import PhaseRef
 
 
@@ -89,7 +90,12 @@ class PhaseJob:
     @property
     def summary(self) -> Path:
         """The result of the phase; written last, so that its presence says that the phase is finished."""
-        return self.output / "phase.json"
+        return self.output / SUMMARY
+
+    @property
+    def handed_over(self) -> str:
+        """Where the output is when the phase is finished, for any machine."""
+        return str(self.output) if self.exchange is None else result(self.exchange)
 
     @property
     def finished(self) -> bool:

@@ -5,7 +5,6 @@ decide where it continues. They are not handed to Ray: its controller forgets a 
 check before a kill, and a checkpoint that only Ray's run directory knows is lost when the whole job is killed.
 """
 
-import json
 import logging
 import math
 import os
@@ -29,7 +28,7 @@ from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import PhaseConfig, Recipe
 from tpo_core.errors import RunFailedError, StorageTroubleError, TpoError, in_one_line
 from tpo_core.storage.local import disk_full_told
-from tpo_core.storage.uri import delete
+from tpo_core.storage.uri import delete, join, read_json
 from tpo_core.train.build import build_phase
 from tpo_core.train.checkpoints.retention import Retention, drop_ephemeral
 from tpo_core.train.desk import Desk
@@ -72,6 +71,7 @@ def run_phase(
     resume: bool,
     run_id: str = "run",
     exchange: str | None = None,
+    collects: bool = True,
     until_step: int | None = None,
     echo: Callable[[str], None] = print,
     build: Builder = build_phase,
@@ -80,10 +80,10 @@ def run_phase(
 
     init_uri: the base model for the first phase of a recipe, else the `model` folder of the phase before.
     output: a folder that driver and workers share, unless `exchange` is a remote URI: then each machine works in its
-    scratch folder, and `output`, of the driver, gets the result at the end; what is below `exchange` is to be deleted
-    when the result has been committed. It gets model/ (the weights to hand on), history.jsonl (one row per
-    logged step, rows.make_row), notes.txt and phase.json; ray/ while the phase runs, and checkpoints/,
-    unless train.checkpoint_uri names another place for them; those to be kept for good stay.
+    scratch folder, and `output`, of the driver, gets the result at the end, unless `collects` is False; what is below
+    `exchange` is to be deleted when the result has been committed. It gets model/ (the weights to hand on),
+    history.jsonl (one row per logged step, rows.make_row), notes.txt and phase.json; ray/ while the phase runs, and
+    checkpoints/, unless train.checkpoint_uri names another place for them; those to be kept for good stay.
     open_tracker: called in the worker of rank 0, gives what takes the metrics of each logged row; must be picklable.
     resume: continue from the newest valid checkpoint under `output`, after a kill of any part of the run; False wipes
     what an earlier attempt left there. run_id: as of PhaseJob. echo: takes each line meant for a person.
@@ -115,15 +115,15 @@ def run_phase(
             delete(uri)
     job.output.mkdir(parents=True, exist_ok=True)
     if not job.finished:
-        if job.exchange is None or not is_delivered(job.exchange):
+        if job.exchange is None or not is_delivered(job.exchange, until_step):
             run(job, open_tracker or NoSink, build, echo)
-        if job.exchange is not None:
-            collect(job.exchange, job.output, last=job.summary.name)
+        if job.exchange is not None and collects:
+            collect(job.exchange, job.output)
     shutil.rmtree(job.output / "ray", ignore_errors=True)
     clear(job.output / "stacks")
     if until_step is None:
         drop_ephemeral(job.checkpoints, Retention.of(recipe.train))
-    return json.loads(job.summary.read_text())
+    return read_json(job.summary if collects else join(job.handed_over, job.summary.name))
 
 
 def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo: Callable[[str], None]) -> None:

@@ -15,13 +15,14 @@ import random
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pyarrow.fs
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
@@ -30,8 +31,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from tpo_core.config.sweep import SweepConfig
 from tpo_core.errors import TpoError
+from tpo_core.storage.uri import is_local, join
 from tpo_core.tune.objective import Objective
-from tpo_core.tune.packing import DRIVER
 from tpo_core.tune.rounds import Book, Order, Place, Round
 
 NAME, PLACE = "search", "place.json"
@@ -54,14 +55,16 @@ STARTUP_FRACTION, LEAST_STARTUP = 1 / 3, 4  # of the trials, drawn before TPE ha
 class Sweep:
     """What a trial has to know; picklable.
 
-    folder: for the state of Tune, shared by all machines. first: weights to begin with, by loss; none is drawn there.
-    carry_out: trains and measures. record: takes each round with its values. forget: called when a trial has ended for
-    good; what it left may go. All three run wherever the trial or the driver does.
+    folder: for the state of Tune, a URI that all machines see. driver: what the process of a trial reserves, which only
+    waits while its workers train. first: weights to begin with, by loss; none is drawn there. carry_out: trains and
+    measures. record: takes each round with its values. forget: called when a trial has ended for good; what it left may
+    go. All three run wherever the trial or the driver does.
     """
 
     config: SweepConfig
     rungs: Sequence[int]
-    folder: Path
+    folder: str
+    driver: Mapping[str, float]
     objective: Objective
     first: dict[str, float] | None
     carry_out: Callable[[Order], Round]
@@ -71,17 +74,23 @@ class Sweep:
     @property
     def book(self) -> Book:
         """Where the rounds of trials are kept."""
-        return Book(self.folder / "rounds")
+        return Book(join(self.folder, "rounds"))
 
 
 def run_references(
-    orders: Sequence[Order], book: Book, carry_out: Callable[[Order], Round], side_by_side: int
+    orders: Sequence[Order],
+    book: Book,
+    carry_out: Callable[[Order], Round],
+    side_by_side: int,
+    driver: Mapping[str, float],
 ) -> dict[str, Round]:
     """The rounds of orders that no scheduler decides about, by trial; those in the book are not carried out again.
+    driver: what a process reserves that carries one out.
 
     TpoError and RunFailedError as `carry_out` raises them.
     """
-    task = ray.remote(num_cpus=DRIVER["CPU"], max_retries=0)(call)
+    marks = {name: amount for name, amount in driver.items() if name != "CPU"}
+    task = ray.remote(num_cpus=driver["CPU"], resources=marks, max_retries=0)(call)
     waiting, under_way = deque(order for order in orders if book.find(order) is None), list[Any]()
     while waiting or under_way:
         while waiting and len(under_way) < side_by_side:
@@ -140,10 +149,10 @@ def tuner(sweep: Sweep, echo: Callable[[str], None]) -> tune.Tuner:
     config = sweep.config
     population = config.scheduler == "pbt"
     slots = Slots(config.concurrent_trials) if population else nullcontext()
-    trainable = tune.with_resources(trainable_of(sweep, slots), dict(DRIVER))
-    place = sweep.folder / "tune" / NAME
-    if tune.Tuner.can_restore(str(place)):
-        return tune.Tuner.restore(str(place), trainable, resume_errored=True)
+    trainable = tune.with_resources(trainable_of(sweep, slots), dict(sweep.driver))
+    path, file_system = as_tune_takes(join(sweep.folder, "tune"))
+    if tune.Tuner.can_restore(f"{path}/{NAME}", file_system):
+        return tune.Tuner.restore(f"{path}/{NAME}", trainable, resume_errored=True, storage_filesystem=file_system)
     random.seed(config.seed)  # PBT draws from it
     searcher = searcher_of(sweep)
     return tune.Tuner(
@@ -157,12 +166,22 @@ def tuner(sweep: Sweep, echo: Callable[[str], None]) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(
             name=NAME,
-            storage_path=str(place.parent),
+            storage_path=path,
+            storage_filesystem=file_system,
             stop={"step": sweep.rungs[-1]},  # before PBT thinks of one that has come to the end
             verbose=0,
             callbacks=[Teller(sweep, echo)],
         ),
     )
+
+
+def as_tune_takes(uri: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
+    """A path, and the file system that it is of where that is not the local one: ours, which knows the endpoint."""
+    if is_local(uri):
+        return uri, None
+    from tpo_core.storage import s3  # boto3 takes 0.3 s to import, and most runs are local
+
+    return "/".join(s3.split(uri)), s3.file_system()
 
 
 class Slots:

@@ -9,30 +9,35 @@ DRIVER = {"CPU": 0.1}  # what the process of a trial reserves, which only waits 
 Resources = Mapping[str, float]
 
 
-def require_room(nodes: Sequence[Resources], trials: int, workers: int, each: Resources, alive: int = 0) -> None:
+def require_room(
+    nodes: Sequence[Resources], trials: int, workers: int, each: Resources, alive: int = 0, driver: Resources = DRIVER
+) -> None:
     """TpoError when `trials` trials of `workers` workers, each of which reserves `each`, do not fit on the nodes side
-    by side; it says how many would. alive: trials whose process is there whether or not they train."""
-    if fits(nodes, trials, workers, each, alive):
+    by side; it says how many would. alive: trials whose process, which reserves `driver`, is there whether or not they
+    train."""
+    if fits(nodes, trials, workers, each, alive, driver):
         return
-    most = next((count for count in range(trials - 1, 0, -1) if fits(nodes, count, workers, each, alive)), 0)
+    most = next((count for count in range(trials - 1, 0, -1) if fits(nodes, count, workers, each, alive, driver)), 0)
     asked = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
     held = ", ".join(
-        f"{sum(node.get(name, 0.0) for node in nodes):g} {name}" for name in dict.fromkeys([*DRIVER, *each])
+        f"{sum(node.get(name, 0.0) for node in nodes):g} {name}" for name in dict.fromkeys([*driver, *each])
     )
     where = "on its node" if len(nodes) == 1 else f"on {len(nodes)} nodes"
     remedy = f"set sweep.concurrent_trials={most}" if most else "set sweep.workers to fewer, or have fewer trials alive"
     raise TpoError(
         f"the sweep is larger than the cluster: {trials} trials x {workers} workers ({asked} each, and"
-        f" {DRIVER['CPU']:g} CPU for each of {max(trials, alive)} trials) side by side, and it has {held} {where}:"
+        f" {driver['CPU']:g} CPU for each of {max(trials, alive)} trials) side by side, and it has {held} {where}:"
         f" {remedy}, or add nodes"
     )
 
 
-def fits(nodes: Sequence[Resources], trials: int, workers: int, each: Resources, alive: int = 0) -> bool:
+def fits(
+    nodes: Sequence[Resources], trials: int, workers: int, each: Resources, alive: int = 0, driver: Resources = DRIVER
+) -> bool:
     """Whether all of them fit at once; workers are placed first, each where it fits first."""
     left = [dict(node) for node in nodes]
     return all(_take(left, each) for _ in range(trials * workers)) and all(
-        _take(left, DRIVER) for _ in range(max(trials, alive))
+        _take(left, driver) for _ in range(max(trials, alive))
     )
 
 

@@ -4,13 +4,11 @@ The book, and not the state of the scheduler, says what was measured: a round th
 the process died before it could say so to anyone.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from tpo_core.storage import local
+from tpo_core.storage import uri as uris
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +78,19 @@ class Round:
 
 
 class Book:
-    """The rounds below a folder, a file each; written by one process a trial."""
+    """The rounds below a folder, a file each, for all machines; written by one process a trial. folder: a URI."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def add(self, one: Round) -> None:
         """Keep a round, behind all others of its trial."""
-        path = self.folder / one.trial / f"{len(self.of(one.trial)):04d}.json"
-        local.write_bytes(str(path), json.dumps(asdict(one), indent=1).encode())
+        uris.write_json(uris.join(self.folder, one.trial, f"{len(self.of(one.trial)):04d}.json"), asdict(one))
 
     def of(self, trial: str) -> list[Round]:
         """The rounds of a trial, in order."""
-        return [Round(**json.loads(path.read_text())) for path in sorted((self.folder / trial).glob("*.json"))]
+        home = uris.join(self.folder, trial)
+        return [Round(**uris.read_json(uris.join(home, name))) for name in uris.list_names(home)]
 
     def find(self, order: Order) -> Round | None:
         """The round that answers an order, if it was carried out before."""
@@ -100,5 +98,4 @@ class Book:
 
     def all(self) -> list[Round]:
         """The rounds of all trials."""
-        trials = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
-        return [one for trial in trials for one in self.of(trial)]
+        return [one for trial in uris.list_names(self.folder) for one in self.of(trial)]

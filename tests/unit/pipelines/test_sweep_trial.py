@@ -1,7 +1,8 @@
 """What a trial does in a round, without a cluster: whose checkpoint it goes on from, what it measures, how it fails."""
 
 import json
-from pathlib import Path
+import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -11,23 +12,37 @@ from tests.unit.train.in_process import run_phase_in_process
 from tests.unit.train.stub import stub_recipe
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
+from tpo_core.storage import uri as uris
 from tpo_core.tracking.sweep import SweepRuns
+from tpo_core.train.exchange import Keeper, deliver, is_delivered, output_here, pull
 from tpo_core.train.loop import DivergedError
+from tpo_core.train.phase import Surroundings
 from tpo_core.tune.rounds import Order, Place
 
 WEIGHTS, OTHER = {"lm": 1.0, "region": 2.0}, {"lm": 0.5, "region": 4.0}
 
 
-@pytest.fixture
-def trainee(tmp_path, monkeypatch):
-    """Trains the stub in this process, and measures how much region weighs."""
-    made = Trainee(stub_recipe(), "vision_task", "all", "none", "none", tmp_path, SweepRuns("none", "e", "s", "f"))
+@pytest.fixture(params=["folder", "S3"])
+def trainee(request, tmp_path, bucket, monkeypatch):
+    """Trains the stub in this process, and measures whether there is a model; all of it in a folder that the machines
+    share, and on S3, where each round finds nothing on the machine that it came to."""
+    folder = str(tmp_path) if request.param == "folder" else f"{bucket}/exchange/sweep"
+    made = Trainee(stub_recipe(), "vision_task", "all", "none", "none", folder, SweepRuns("none", "e", "s", "f"))
 
     def train(self, order, job):
-        run_phase_in_process(job)
+        monkeypatch.setenv("TPO_SCRATCH", str(tmp_path / f"machine of {order.trial} at {order.step}"))
+        shutil.rmtree(uris.scratch_dir(), ignore_errors=True)
+        if job.exchange is None:
+            return run_phase_in_process(job)
+        if is_delivered(job.exchange, order.step):
+            return None
+        here = replace(job, output=output_here(job.exchange))
+        pull(job.exchange, here.output)
+        run_phase_in_process(here, outside=Keeps(Keeper(job.exchange, here.output)))
+        return deliver(job.exchange, here.output)
 
-    def measure(self, model, output):
-        assert model == "none" or (Path(model) / "weights.pt").exists()
+    def measure(self, model, place):
+        assert model is None or uris.exists(uris.join(model, "weights.pt"))
         return {"qa/accuracy": 0.5}
 
     monkeypatch.setattr(Trainee, "train", train)
@@ -35,8 +50,24 @@ def trainee(tmp_path, monkeypatch):
     return made
 
 
+class Keeps(Surroundings):
+    """What a worker of Ray does at a checkpoint."""
+
+    def __init__(self, keeper):
+        self.keeper = keeper
+
+    def keep(self):
+        self.keeper.keep()
+
+
+def told(trainee, trial, name):
+    """A file of the life that a trial leads, as text."""
+    place = trainee.place(trial, trainee.life(trial)["number"])
+    return uris.read_bytes(uris.join(place, *([] if uris.is_local(place) else ["result"]), name)).decode()
+
+
 def notes(trainee, trial):
-    return (trainee.folder / "trials" / trial / "phase" / "notes.txt").read_text()
+    return told(trainee, trial, "notes.txt")
 
 
 def at(trial, step, weights):
@@ -49,9 +80,9 @@ def test_a_trial_goes_on_from_rung_to_rung(trainee):
     assert "resuming at step 4" in notes(trainee, "a")
     assert (first.step, second.step) == (4, 12)
     assert first.metrics == {"qa/accuracy": 0.5}
-    summary = json.loads((trainee.folder / "trials/a/phase/phase.json").read_text())
-    assert first.training_s + second.training_s == pytest.approx(summary["seconds"])
-    assert trainee.job(Order(trial="a", weights=WEIGHTS, step=4), Path("x")).stage.loss_weights["region"] == 2.0
+    seconds = json.loads(told(trainee, "a", "phase.json"))["seconds"]
+    assert first.training_s + second.training_s == pytest.approx(seconds)
+    assert trainee.job(Order(trial="a", weights=WEIGHTS, step=4), 0).stage.loss_weights["region"] == 2.0
 
 
 def test_a_fork_leaves_its_own_past_behind(trainee):
@@ -61,8 +92,9 @@ def test_a_fork_leaves_its_own_past_behind(trainee):
     forked = trainee(order)
     assert "resuming at step 4" in notes(trainee, "b")
     assert "starting at step 0" not in notes(trainee, "b")
-    summary = json.loads((trainee.folder / "trials/b/phase/phase.json").read_text())
-    assert 0 < forked.training_s < summary["seconds"], "what the other trial spent is not its own"
+    seconds = json.loads(told(trainee, "b", "phase.json"))["seconds"]
+    assert 0 < forked.training_s < seconds, "what the other trial spent is not its own"
+    assert not uris.exists(trainee.place("b", 0)), "nobody goes on from there"
     again = trainee(order)  # a round that was carried out, and lost before it could be told
     assert again.weights == forked.weights
     assert notes(trainee, "b").count("resuming at step 4") == 1
@@ -77,14 +109,14 @@ def test_other_weights_without_a_checkpoint_begin_anew(trainee):
 
 def test_a_balancer_is_another_recipe_of_the_stage(trainee):
     trainee(Order(trial="uncertainty", weights=WEIGHTS, step=12, balance="uncertainty"))
-    rows = (trainee.folder / "trials/uncertainty/phase/history.jsonl").read_text().splitlines()
+    rows = told(trainee, "uncertainty", "history.jsonl").splitlines()
     assert "weight/lm" in json.loads(rows[-1])
 
 
 def test_the_base_is_measured_and_not_trained(trainee):
     one = trainee(Order(trial="base", weights={}, step=0))
     assert (one.metrics, one.training_s) == ({"qa/accuracy": 0.5}, 0.0)
-    assert not (trainee.folder / "trials/base/phase").exists()
+    assert trainee.life("base") is None
 
 
 def test_divergence_is_a_result(trainee, monkeypatch):
@@ -99,7 +131,7 @@ def test_divergence_is_a_result(trainee, monkeypatch):
 def test_what_only_serves_to_go_on_is_forgotten(trainee):
     trainee(Order(trial="a", weights=WEIGHTS, step=4))
     trainee.forget("a")
-    assert not (trainee.folder / "trials/a/phase").exists()
+    assert not uris.exists(trainee.place("a", 0))
     trainee.forget("gone")
 
 

@@ -94,18 +94,18 @@ def test_a_finished_phase_is_collected_and_its_model_stands_alone(exchange, tmp_
     (tmp_path / "rank1.txt").write_text("stood here\n")
     assert put_stacks(exchange, tmp_path / "rank1.txt") == f"{exchange}/stacks/rank1.txt"
     finished(worker)
-    assert not is_delivered(exchange)
+    assert not is_delivered(exchange, None)
     deliver(exchange, worker)
-    assert is_delivered(exchange)
+    assert is_delivered(exchange, None)
     assert (fetch(uris.join(exchange, "result", "model")) / "weights").read_bytes() == b"w"
     driver.mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "move", move_one_then_die())
         with pytest.raises(KilledError):
-            collect(exchange, driver, last="phase.json")
+            collect(exchange, driver)
     assert not (driver / "phase.json").exists()
     assert (driver / "stacks" / "rank1.txt").exists()  # a finished phase is not asked for them again
-    collect(exchange, driver, last="phase.json")
+    collect(exchange, driver)
     names = sorted(path.relative_to(driver).as_posix() for path in driver.rglob("*") if path.is_file())
     assert names == [
         "history.jsonl", "model/_SUCCESS", "model/weights", "notes.txt", "phase.json", "stacks/rank1.txt",
@@ -120,7 +120,7 @@ def test_a_group_that_died_after_it_delivered_may_deliver_again(exchange, tmp_pa
         deliver(exchange, tmp_path / "worker")
         assert not (tmp_path / "worker").exists()
     (tmp_path / "driver").mkdir()
-    collect(exchange, tmp_path / "driver", last="phase.json")
+    collect(exchange, tmp_path / "driver")
     assert (tmp_path / "driver" / "phase.json").exists()
 
 

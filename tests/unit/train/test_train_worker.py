@@ -160,9 +160,9 @@ def test_a_phase_goes_on_on_a_machine_that_has_nothing_of_it(tmp_path, work, buc
     lines = work(job_at(driver, exchange))
     assert any("resuming at step 4 " in line for line in lines)
     assert any(line.endswith(f"where it was: {exchange}/stacks/rank1-host-7.txt") for line in lines)
-    assert is_delivered(exchange)
+    assert is_delivered(exchange, None)
     driver.mkdir()
-    collect(exchange, driver, last="phase.json")
+    collect(exchange, driver)
     job = job_at(driver)
     losses = [row["total"] for row in read_history(calm.history)]
     assert [row["total"] for row in read_history(job.history)] == losses
@@ -206,7 +206,7 @@ def test_an_outage_of_the_exchange_costs_a_checkpoint_and_not_the_run(tmp_path, 
     ]  # fmt: skip
     assert seen[-1] == []
     assert steps_at(job.checkpoints) == [12]
-    assert is_delivered(exchange)
+    assert is_delivered(exchange, None)
 
 
 class Told(NoSink):

@@ -62,7 +62,7 @@ def test_a_fork_goes_on_from_the_checkpoint_of_another_under_its_own_weights(tmp
     run_phase_in_process(source)
     other = reweighted(source, region=5.0)
     forked = PhaseJob(**{**vars(source), "recipe": other, "output": tmp_path / "b", "until_step": None})
-    fork(source.checkpoints, 4, tmp_path / "b" / "checkpoints", forked.identity)
+    fork(source.checkpoints, 4, forked.checkpoints, forked.identity)
     at_start = Manifest.read(f"{forked.checkpoints}/{folder_name(4)}")
     assert at_start.run == forked.identity != source.identity
     run_phase_in_process(forked)
@@ -73,7 +73,7 @@ def test_a_fork_goes_on_from_the_checkpoint_of_another_under_its_own_weights(tmp
     assert not same(weights(forked), weights(alone)), "the first four steps had other weights"
 
     same_weights = PhaseJob(**{**vars(source), "output": tmp_path / "d", "until_step": None})
-    fork(source.checkpoints, 4, tmp_path / "d" / "checkpoints", same_weights.identity)
+    fork(source.checkpoints, 4, same_weights.checkpoints, same_weights.identity)
     run_phase_in_process(same_weights)
     straight = PhaseJob(**{**vars(source), "output": tmp_path / "e", "until_step": None})
     run_phase_in_process(straight)
@@ -91,4 +91,4 @@ def test_without_a_fork_a_checkpoint_of_other_weights_is_refused(tmp_path):
 
 def test_there_must_be_a_checkpoint_to_fork_from(tmp_path):
     with pytest.raises(FileNotFoundError):
-        fork(str(tmp_path / "none"), 4, tmp_path / "b", {})
+        fork(str(tmp_path / "none"), 4, str(tmp_path / "b"), {})

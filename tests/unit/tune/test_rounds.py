@@ -15,7 +15,7 @@ def test_an_order_forks_where_it_goes_on_from_what_is_not_its_own():
 
 
 def test_the_book_gives_back_what_answers_an_order_and_nothing_else(tmp_path):
-    book = Book(tmp_path / "rounds")
+    book = Book(str(tmp_path / "rounds"))
     first, second = made("a", 10, measured(0.1, 0.2, 0.3)), made("a", 40, measured(0.4, 0.5, 0.6))
     assert book.all() == []
     for one in (first, second, made("b", 10, {}, failed="total nan")):
@@ -31,7 +31,7 @@ def test_the_book_gives_back_what_answers_an_order_and_nothing_else(tmp_path):
 
 
 def test_a_later_life_of_a_trial_is_kept_beside_the_earlier_one(tmp_path):
-    book = Book(tmp_path)
+    book = Book(str(tmp_path))
     origin = Place(trial="b", step=10, weights=WEIGHTS)
     order = Order(trial="a", weights={"region": 2.0, "mask": 1.0}, step=40, origin=origin)
     forked = Round.of(
