@@ -29,7 +29,6 @@ def no_cluster(monkeypatch):
         (["sweep.stage=task_assignment", "sweep.steps=60"], r"has no loss 'region'; it has lm, kl$"),
         (["stages.vision_task=null"], r"the recipe has no stage 'vision_task'"),
         (["sweep.part=val", "sweep.workers=3"], r"train\.workers 3 must divide"),
-        (["work_uri=s3://bucket/runs", "tracking.uri=http://127.0.0.1:9"], r"trials share a folder"),
         (["sweep.metrics=[regio/miou]"], r"unknown task of sweep 'regio'"),
         (["@gone.yaml"], r"there is no file gone\.yaml"),
     ],
