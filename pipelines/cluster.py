@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import Recipe, TrainConfig
@@ -116,7 +117,9 @@ def on_cluster(
     A job is called with `threads` and `echo`; what it echoes is shown while it runs. Raises TpoError when a job does,
     and when the cluster has no node that is large enough for one.
     """
-    lines = Queue(actor_options={"num_cpus": 0})
+    # On this node: another one may be taken away, and what was said with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lines = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     own = group_resources(group)
 

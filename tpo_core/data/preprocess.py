@@ -21,6 +21,7 @@ from typing import Any
 import ray
 import ray.data
 from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import DataConfig
@@ -122,7 +123,9 @@ def ray_data_settings() -> Iterator[None]:
 def _progress(total: int, log: RejectLog, echo: Callable[[str], None]) -> Iterator[Any]:
     """A counter for the workers, and a thread that tells how far they are every `PROGRESS_EVERY_S`: a line, and the
     same numbers as gauges on Ray's Prometheus endpoint (`ray_tpo_preprocess_media_done` and so on)."""
-    counter: Any = _Progress.remote()  # type: ignore[attr-defined]
+    # On this node: another one may be taken away, and the count with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    counter: Any = _Progress.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     gauges = {name: Gauge(f"tpo_preprocess_{name}", description=text) for name, text in GAUGES.items()}
     stopped, before, then = threading.Event(), 0, time.monotonic()
     rejected = len(log.rows)

@@ -28,6 +28,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tpo_core.config.sweep import SweepConfig
 from tpo_core.errors import TpoError
@@ -187,11 +188,12 @@ def as_tune_takes(uri: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
 class Slots:
     """Lets so many trials at a time train of a population that is alive all the while: Tune knows no such limit.
 
-    A context that a trial enters for a round; picklable.
+    A context that a trial enters for a round; picklable. It is kept on the node of who makes it, which stays.
     """
 
     def __init__(self, count: int) -> None:
-        self._actor: Any = ray.remote(_Slots).options(num_cpus=0).remote(count)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor: Any = ray.remote(_Slots).options(num_cpus=0, scheduling_strategy=here).remote(count)
 
     def __enter__(self) -> None:
         while not ray.get(self._actor.take.remote()):
