@@ -106,12 +106,6 @@ Made by the recipe `{recipe["name"]}` of the base model `{recipe["model"]["base"
 
 {stages}
 
-## Data
-
-Manifest `{tags.get("data_digest", "-")}`.
-
-{sources}
-
 ## Metrics
 
 | metric | this model | base |
@@ -126,5 +120,20 @@ known of it. What a head points at is a guess even where the text sounds sure. I
 ## Licences
 
 The weights are bound by the licence of the base model `{recipe["model"]["base"]}`
-({recipe["model"]["licence"] or UNSTATED}) and by those of all data above. Read them before the model is passed on.
+({recipe["model"]["licence"] or UNSTATED}) and by those of all data below. Read them before the model is passed on.
+
+## Data
+
+Manifest `{tags.get("data_digest", "-")}`.
+
+{sources}
 """
+
+
+def fitted(card: str, most_chars: int) -> str:
+    """The card, or as many of its lines as fit into a column of MLflow's database, and where the rest is. PostgreSQL
+    refuses what is longer; SQLite takes it."""
+    if len(card) <= most_chars:
+        return card
+    rest = f"... the rest is in `{CARD}` among the files of the version.\n"
+    return card[: card.rindex("\n", 0, most_chars - len(rest)) + 1] + rest

@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tpo_core.config.schema import Recipe, identity
-from tpo_core.tracking.package import card_of, write_package
+from tpo_core.tracking.package import card_of, fitted, write_package
 from tpo_core.tracking.registry import FINGERPRINT, LINEAGE, RECORD, SAMPLES, Registry
 from tpo_core.tracking.server import NOTE, MlflowClient, connect, default_uri, experiment_id, find_run
 from tpo_core.tracking.tracker import MlflowTracker
 
 CHALLENGER = "challenger"
+DESCRIPTION_CHARS, NOTE_CHARS = 5000, 8000  # columns of MLflow 3: of a version's description, of a run's tag
 PICTURES_DEADLINE_S = 120.0  # dozens of files to a server far away; nothing waits for this run any more
 _PIPELINE_TAG, _PHASE_TAG = "tpo_recipe", "tpo_phase"
 
@@ -143,7 +144,7 @@ class Publisher:
         for folder, path in pictures.items():
             tracker.log_artifact(path, folder)
         card = card_of(self.recipe.model_dump(mode="json"), tags, metrics, base_metrics)
-        tracker.set_tags({**tags, NOTE: card})
+        tracker.set_tags({**tags, NOTE: fitted(card, NOTE_CHARS)})
         tracker.close()
         record = f"versions/{fingerprint[:12]}-{_digest(samples)[:12]}"
         registry.write_record(self.run_id, record, {SAMPLES: samples, LINEAGE: lineage})
@@ -159,7 +160,7 @@ class Publisher:
                 run_id=self.run_id,
                 experiment=config.experiment,
                 beside=package,
-                description=card,
+                description=fitted(card, DESCRIPTION_CHARS),
             )
         registry.set_alias(config.model_name, CHALLENGER, version.version)
         return {"name": config.model_name, "version": version.version, "uri": self.uri, "run_id": self.run_id}

@@ -12,7 +12,7 @@ from tests.unit.inference.test_inference import make_it_say, write_video
 from tpo_core.config.schema import FramesConfig
 from tpo_core.inference.assistant import load
 from tpo_core.tracking.models import model_folder
-from tpo_core.tracking.package import REQUIRED, card_of, write_package
+from tpo_core.tracking.package import CARD, REQUIRED, card_of, fitted, write_package
 from tpo_core.tracking.registry import Registry
 
 RECIPE = {
@@ -92,3 +92,13 @@ def test_a_card_says_what_it_is_made_of():
     assert "- boxes: `refcoco`, split val, as test" in card
     for title in ("Stages", "Data", "Metrics", "Limits", "Licences"):
         assert f"## {title}" in card
+
+
+def test_a_card_that_is_too_long_for_the_registry_loses_the_last_sources_and_says_so():
+    card = card_of(RECIPE, {"data_digest": "d1"}, {"a/b/c": 0.5}, {})
+    assert fitted(card, len(card)) == card
+    shorter = fitted(card + "- one more source\n" * 50, len(card) + 200)
+    assert len(shorter) <= len(card) + 200
+    assert shorter.startswith(card)
+    assert shorter.splitlines()[-1] == f"... the rest is in `{CARD}` among the files of the version."
+    assert card.index("## Licences") < card.index("## Data"), "what is bound by law is not what is cut"
