@@ -43,11 +43,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """The endpoint of a server that keeps its data in `folder` and knows the credentials `KEYS`."""
+def s3_server(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """The endpoint of a server that keeps its data in `folder` and knows the credentials `KEYS`. host: the address of
+    this machine that it listens on."""
     port, *others = _free_ports(1 + len(PORTS))
     command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", f"-s3.port={port}"]
-    command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"-{name}=false" for name in OFF)]
+    command += [f"-ip={host}", f"-ip.bind={host}", *(f"-{name}=false" for name in OFF)]
     command += [f"-{name}={other}" for name, other in zip(PORTS, others, strict=True)]
     # Each bucket takes volumes of its own. By default their number falls with the free disk: a session of tests with
     # 50 GB left was refused its 51st.
@@ -56,8 +57,8 @@ def s3_server(folder: Path) -> Iterator[str]:
     with log.open("wb") as out:
         server = subprocess.Popen(command, env=os.environ | KEYS, stdout=out, stderr=out)
     try:
-        _wait(f"http://127.0.0.1:{port}/healthz", server, log)
-        yield f"http://127.0.0.1:{port}"
+        _wait(f"http://{host}:{port}/healthz", server, log)
+        yield f"http://{host}:{port}"
     finally:
         server.send_signal(signal.SIGKILL)
         server.wait()

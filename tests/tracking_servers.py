@@ -60,16 +60,17 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
-def mlflow_server(database: str, artifacts: str, log: Path, port: int) -> Iterator[str]:
-    """The URI of a server that keeps runs in a database and hands artifacts on to a store."""
+def mlflow_server(database: str, artifacts: str, log: Path, port: int, host: str = "127.0.0.1") -> Iterator[str]:
+    """The URI of a server that keeps runs in a database and hands artifacts on to a store. host: the address of this
+    machine that it listens on."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "1"]
-    command += ["--artifacts-destination", artifacts, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--artifacts-destination", artifacts, "--host", host, "--port", str(port)]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log.open("ab") as out:
         server = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
-        _until(lambda: _silent(f"http://127.0.0.1:{port}/health"))
-        yield f"http://127.0.0.1:{port}"
+        _until(lambda: _silent(f"http://{host}:{port}/health"))
+        yield f"http://{host}:{port}"
     finally:
         os.killpg(server.pid, 9)  # its workers are of its own group
         server.wait()
