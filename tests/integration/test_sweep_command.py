@@ -1,17 +1,22 @@
-"""A sweep as a user runs it, killed in the middle and gone on with, on a random base of a few thousand parameters."""
+"""A sweep as a user runs it, killed in the middle and gone on with, on a random base of a few thousand parameters.
+Machines share nothing but S3."""
 
-import json
 import os
 import shutil
 import signal
+from dataclasses import asdict
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
+from tests.conftest import use_endpoint
 from tests.integration.test_full_chain import ROOT, overrides, run, start
 from tests.unit.models.conftest import base  # noqa: F401 (fixture)
 from tpo_core.config.load import load_recipe
+from tpo_core.storage import s3
+from tpo_core.storage.uri import join, list_names, read_bytes, read_json
+from tpo_core.tune.rounds import Book
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -35,12 +40,26 @@ RUNGS = (2, 4)
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory, base):  # noqa: F811
-    """Of every command here; the recipe is a copy, so that nobody edits it between two runs that must agree."""
-    folder = tmp_path_factory.mktemp("sweep")
-    recipe = shutil.copy(ROOT / "pipelines" / "recipes" / "quickstart.yaml", folder)
+def work(s3_endpoint):
+    """Of all commands here."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_endpoint(patch, s3_endpoint)
+        s3.client().create_bucket(Bucket="sweeps")
+        yield "s3://sweeps/work"
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, base, work, tracking):  # noqa: F811
+    """Arguments of every command here; the recipe is a copy, so that nobody edits it between two runs that must
+    agree."""
+    recipe = shutil.copy(ROOT / "pipelines" / "recipes" / "quickstart.yaml", tmp_path_factory.mktemp("sweep"))
     swept = [f"{key}={value}" for key, value in SWEEP.items()]
-    return folder / "work", ["--recipe", str(recipe), *overrides(folder / "work", base), *swept]
+    return ["--recipe", str(recipe), *overrides(work, base), *swept, f"tracking.uri={tracking}"]
 
 
 def kill_at(arguments, sign):
@@ -57,62 +76,71 @@ def kill_at(arguments, sign):
 
 
 @pytest.fixture(scope="module")
-def swept(arguments):
+def swept(command, work):
     """What the command printed that went on, and the rounds that were there before."""
-    work, command = arguments
     killed = kill_at(command, f"  {RUNGS[0]}/{RUNGS[1]}  objective")
     assert f"  {RUNGS[0]}/{RUNGS[1]}  objective" in killed, killed
-    before = {path: path.read_bytes() for path in work.glob("sweep/*.partial/r*/*/*.json")}
+    (state,) = folders(join(work, "exchange", "sweep"))
+    before = {name: Book(join(state, name)).all() for name in ("references", "rounds")}
     status, output = run("sweep_loss_weights.py", command)
     assert status == 0, output
-    return output, {path.relative_to(path.parents[2]): data for path, data in before.items()}
+    return output, before
 
 
-def result(work):
-    (folder,) = [path for path in work.glob("sweep/*") if path.is_dir()]
-    return folder, json.loads((folder / "sweep.json").read_text())
+def folders(uri):
+    return [join(uri, name) for name in list_names(uri) if "." not in name]
 
 
-def test_what_was_measured_before_the_kill_is_not_measured_again(swept, arguments):
+@pytest.fixture
+def found(swept, work):
+    """What came of it."""
+    (folder,) = folders(join(work, "sweep"))
+    return read_json(join(folder, "sweep.json"))
+
+
+def test_what_was_measured_before_the_kill_is_not_measured_again(swept, found):
     _, before = swept
-    folder, found = result(arguments[0])
-    assert {path.parts[1] for path in before} >= {"base", "unit"}
-    assert all(path.parts[0] in ("rounds", "references") for path in before)
-    kept = {path: (folder / path).read_bytes() for path in before if (folder / path).exists()}
-    assert kept == before
+    assert {one.trial for one in before["references"]} == {"base", "unit"}
+    assert before["rounds"]
+    assert found["references"] == {one.trial: asdict(one) for one in before["references"]}
+    assert [asdict(one) for one in before["rounds"] if asdict(one) not in found["rounds"]] == []
     assert found["trials"] == 2
     steps = [(one["trial"], one["step"]) for one in found["rounds"]]
     assert len(steps) == len(set(steps))
-    assert set(found["references"]) == {"base", "unit"}
+    assert {one["step"] for one in found["rounds"]} == set(RUNGS)
+    assert all(one["metrics"] and one["training_s"] > 0 for one in found["rounds"])
 
 
-def test_the_winner_is_a_file_of_overrides_that_a_recipe_takes(swept, arguments):
+def test_the_winner_is_a_file_of_overrides_that_a_recipe_takes(swept, found, command, work, tmp_path):
     output, _ = swept
-    work, command = arguments
-    folder, found = result(work)
-    best = yaml.safe_load((work / "best_overrides.yaml").read_text())
-    assert best == {f"stages.vision_task.loss_weights.{name}": weight for name, weight in found["weights"].items()}
-    recipe = load_recipe(command[1], [*command[2:], f"@{work / 'best_overrides.yaml'}"])
+    best = tmp_path / "best_overrides.yaml"
+    best.write_bytes(read_bytes(join(work, best.name)))
+    recipe = load_recipe(command[1], [*command[2:], f"@{best}"])
     assert {name: recipe.stages["vision_task"].loss_weights[name] for name in found["weights"]} == found["weights"]
-    assert f"full_tpo.py --recipe {command[1]}" in output
-    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("parallel.png", "pareto.png"))
-    assert "| winner |" in (folder / "report.md").read_text()
+    (line,) = [line for line in output.splitlines() if f"full_tpo.py --recipe {command[1]}" in line]
+    assert all(f"{key}={weight}" in line for key, weight in yaml.safe_load(best.read_text()).items())
+    (folder,) = folders(join(work, "sweep"))
+    assert all(read_bytes(join(folder, name)).startswith(b"\x89PNG") for name in ("parallel.png", "pareto.png"))
+    assert "| winner |" in read_bytes(join(folder, "report.md")).decode()
 
 
-def test_it_tells_what_it_cost(swept, arguments):
-    _, found = result(arguments[0])
+def test_what_only_served_to_go_on_is_gone(swept):
+    below = s3.client().list_objects_v2(Bucket="sweeps", Prefix="work/exchange/sweep").get("Contents", [])
+    assert [each["Key"] for each in below if not each["Key"].endswith("/")] == []  # those are marks of folders
+
+
+def test_it_tells_what_it_cost(found):
     assert set(found["worker_seconds_by_rung"]) == {str(rung) for rung in RUNGS}
     assert all(spent > 0 for spent in found["worker_seconds_by_rung"].values())
     assert 0 <= found["idle_share"] < 1
     assert 0 < found["start_up_share"] < 1
 
 
-def test_every_trial_is_a_run_below_that_of_the_sweep(swept, arguments):
-    client = MlflowClient(f"sqlite:///{arguments[0]}/mlflow/mlflow.db")
+def test_every_trial_is_a_run_below_that_of_the_sweep(found, tracking):
+    client = MlflowClient(tracking)
     runs = client.search_runs([client.get_experiment_by_name("tpo").experiment_id])
     (parent,) = [one for one in runs if "tpo_sweep" in one.data.tags]
     trials = {one.info.run_name: one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
-    _, found = result(arguments[0])
     assert set(trials) == {*found["values"], *found["references"]}
     for name, values in found["values"].items():
         assert trials[name].data.metrics["score"] == pytest.approx(values["score"])
@@ -124,14 +152,16 @@ def test_every_trial_is_a_run_below_that_of_the_sweep(swept, arguments):
     assert parent.info.status == "FINISHED"
 
 
-def test_the_same_command_has_nothing_left_to_do(swept, arguments):
-    status, output = run("sweep_loss_weights.py", [*arguments[1], "--dry-run"])
+@pytest.mark.usefixtures("swept")
+def test_the_same_command_has_nothing_left_to_do(command):
+    status, output = run("sweep_loss_weights.py", [*command, "--dry-run"])
     assert status == 0, output
     assert [line.split()[0] for line in output.splitlines() if " sweep " in line and "finished" in line] == ["SKIP"]
 
 
-def test_a_sweep_that_is_larger_than_the_machine_is_refused(swept, arguments):
-    status, output = run("sweep_loss_weights.py", [*arguments[1], "sweep.seed=9", "sweep.concurrent_trials=400"])
+@pytest.mark.usefixtures("swept")
+def test_a_sweep_that_is_larger_than_the_machine_is_refused(command):
+    status, output = run("sweep_loss_weights.py", [*command, "sweep.seed=9", "sweep.concurrent_trials=400"])
     assert status == 2, output
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "the sweep is larger than the cluster: 400 trials x 1 workers" in line
