@@ -24,7 +24,7 @@ from tpo_core.data.preprocess import preprocess
 from tpo_core.data.readers import READERS, Reject
 from tpo_core.data.sample import Sample
 from tpo_core.data.shards import ShardSet
-from tpo_core.errors import TpoError
+from tpo_core.errors import TpoError, in_one_line
 from tpo_core.evaluation.answerers import ModelSpec, Sam2Spec, Spec
 from tpo_core.evaluation.asking import asks_of, wanted
 from tpo_core.evaluation.bench import Place, Settings, run_entry
@@ -148,35 +148,59 @@ def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:
 
 
 def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[str, Any]]:
-    """Asks and scores every entry, writes the report, returns the results. Needs a Ray that is initialised."""
+    """Asks and scores every entry, writes the report, returns the results. Needs a Ray that is initialised.
+
+    TpoError, when all is done, for the entries that failed: hours of the others are not lost for one of them.
+    """
     train, evaluation, group = asked.recipe.train, asked.recipe.evaluation, asked.recipe.nodes.evaluate
     settings = Settings(evaluation.batch_size, evaluation.max_new_tokens, asked.limit)
     if pool is None:
         pool = RayPool(evaluation.workers, CPUS_PER_ACTOR, train.gpus_per_worker, group)
         # A job that does nothing in the room of an actor: one that no node has room for would wait without a word.
         on_cluster([lambda threads, echo: None], train, echo, group=group)
-    spec = ModelSpec(asked.recipe, asked.model)
-    control: Spec | None = None if asked.sam2 is None else Sam2Spec(asked.sam2)
-    for each in (spec, control):
-        if each is not None:
-            each.identity()  # a mistyped model is noticed before anything is decoded
-    results, shards = [], {}
+    spec, control = models_of(asked)
+    results: dict[str, dict[str, Any]] = {}
+    shards: dict[str, str] = {}
+    failed: dict[str, TpoError] = {}
     for number, entry in enumerate(asked.suite.entries, start=1):
         echo(f"{entry.name}  {number} of {len(asked.suite.entries)}: {entry.title}")
-        shards[entry.name] = shards_of(entry, asked, echo)
-        place = Place(shards[entry.name], asked.root(entry), join(asked.output, entry.name))
-        results.append(run_entry(entry, spec, control, place, settings, pool, echo))
-        echo(headline(entry, results[-1]))
-    names = [entry.name for entry in asked.suite.entries]
-    written = write_report(
-        asked.output, of_sets(shards, PART), title=f"{asked.suite.name}: {asked.model}", folders=names
-    )
+        try:
+            made = shards_of(entry, asked, echo)
+            place = Place(made, asked.root(entry), join(asked.output, entry.name))
+            results[entry.name] = run_entry(entry, spec, control, place, settings, pool, echo)
+        except TpoError as error:
+            failed[entry.name] = error
+            echo(f"{entry.name}  failed: {in_one_line(error)}")
+            continue
+        shards[entry.name] = made
+        echo(headline(entry, results[entry.name]))
+    if results:
+        report_on(asked, shards, echo)
+    if failed:
+        told = "; ".join(f"{name}: {in_one_line(error)}" for name, error in failed.items())
+        raise TpoError(f"{len(failed)} of {len(asked.suite.entries)} entries failed: {told}")
+    return list(results.values())
+
+
+def models_of(asked: Asked) -> tuple[Spec, Spec | None]:
+    """The model and the control. TpoError for a mistyped one, before anything is decoded."""
+    spec = ModelSpec(asked.recipe, asked.model)
+    control = None if asked.sam2 is None else Sam2Spec(asked.sam2)
+    for each in (spec, control):
+        if each is not None:
+            each.identity()
+    return spec, control
+
+
+def report_on(asked: Asked, shards: dict[str, str], echo: Echo) -> None:
+    """Writes the report on the entries that have a shard set here, and tracks it if the recipe names a server."""
+    title = f"{asked.suite.name}: {asked.model}"
+    written = write_report(asked.output, of_sets(shards, PART), title=title, folders=list(shards))
     echo(f"report  {written.page}")
     tracking = asked.recipe.tracking
     if tracking.uri is not None:
-        lost = track(written, tracking, tracking.uri, f"{asked.suite.name}: {asked.model}", None)
-        echo(lost or f"MLflow  {tracking.uri}, run {asked.suite.name}: {asked.model}")
-    return results
+        lost = track(written, tracking, tracking.uri, title, None)
+        echo(lost or f"MLflow  {tracking.uri}, run {title}")
 
 
 def headline(entry: Entry, result: dict[str, Any]) -> str:

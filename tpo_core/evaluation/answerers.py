@@ -23,7 +23,7 @@ from tpo_core.evaluation import truth
 from tpo_core.evaluation.evaluate import load_model
 from tpo_core.evaluation.following import Prompted, follow_all, prompts_only
 from tpo_core.evaluation.looking import Clip, Shown
-from tpo_core.evaluation.record import Record, plain_box, plain_mask
+from tpo_core.evaluation.record import Record, plain_box, plain_mask, said_box
 from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
 from tpo_core.heads.sam2.frozen import FrozenSam2
 from tpo_core.heads.sam2.head import Sam2MaskHead
@@ -116,12 +116,10 @@ class ModelAnswerer:
         head = truth.HEAD_OF.get(request.task)
         found = None if head is None else answer.first(head)
         if isinstance(found, BoxPrediction):
-            record = replace(record, box=plain_box(found.box_xyxy.numpy()))
+            record = replace(record, box=said_box(found.box_xyxy.numpy()))
         elif isinstance(found, SpanPrediction):
             pairs = zip(found.spans_s.tolist(), found.scores.tolist(), strict=True)
-            record = replace(
-                record, windows=tuple((start, end, score) for (start, end), score in pairs if end >= start)
-            )
+            record = replace(record, windows=tuple((start, end, score) for (start, end), score in pairs))
         elif isinstance(found, Prompted):
             record = self._followed(request, record, found)
         elif isinstance(found, MaskPrediction):

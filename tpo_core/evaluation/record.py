@@ -16,7 +16,8 @@ from tpo_core.data.sample import Box, Rle
 @dataclass(frozen=True)
 class Record:
     """The answer to the request `key`: its text, the heads that it called, and what the first call of the right head
-    gave. box: xyxy pixels. windows: (start_s, end_s, score), best first. boxes and masks: by number of the frame in the
+    gave. box: xyxy pixels. windows: (start_s, end_s, score), best first. Both are what the model said, be it a NaN or
+    an end before its start: the metric rejects and counts that. boxes and masks: by number of the frame in the
     original, None where the object is not seen; of other frames the answer says nothing. seconds: what the request took
     in its batch. failure: why there is no answer, in one line; None where there is one."""
 
@@ -53,8 +54,14 @@ class Record:
         return cls(**row)
 
 
+def said_box(box_4: np.ndarray) -> Box:
+    """xyxy, as the model said it."""
+    left, top, right, bottom = (float(value) for value in box_4)
+    return left, top, right, bottom
+
+
 def plain_box(box_4: np.ndarray) -> Box | None:
-    """xyxy; None for one with nan, or without area, which no result file takes."""
+    """xyxy of a mask; None for one with nan, or without area, which says that the mask is empty."""
     left, top, right, bottom = (float(value) for value in box_4)
     return (left, top, right, bottom) if right > left and bottom > top else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,12 +75,12 @@ def _number(value: Any) -> bool:
 
 
 def _region(one: Answered, shards: ShardSet) -> tuple[Any, Any]:
-    return truth.true_box(one.sample).tolist(), one.answer.box and list(one.answer.box)
+    return truth.true_box(one.sample).tolist(), one.answer.box and _strict(one.answer.box)
 
 
 def _moment(one: Answered, shards: ShardSet) -> tuple[Any, Any]:
     windows = one.answer.windows
-    return truth.true_spans(one.sample).tolist(), list(windows[0][:2]) if windows else None
+    return truth.true_spans(one.sample).tolist(), _strict(windows[0][:2]) if windows else None
 
 
 def _mask(one: Answered, shards: ShardSet) -> tuple[Any, Any]:
@@ -108,8 +108,13 @@ def _grounded(one: Answered, shards: ShardSet) -> tuple[Any, Any]:
     spans = truth.true_spans(one.sample).tolist()
     return {"answer": one.sample.answer_text, "spans_s": spans}, {
         "answer": one.answer.text,
-        "span_s": list(windows[0][:2]) if windows else None,
+        "span_s": _strict(windows[0][:2]) if windows else None,
     }
+
+
+def _strict(values: Sequence[float]) -> list[float | None]:
+    """JSON has no NaN; with a null in it what was said is neither drawn nor a hit."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def _stored(sample: Sample, shards: ShardSet) -> np.ndarray:
@@ -121,11 +126,11 @@ def _plain_mask(mask: Rle | None) -> dict[str, Any] | None:
 
 
 def _box_overlap(true: Any, found: Any) -> float:
-    return 0.0 if found is None else float(boxes.iou(np.array([found]), np.array([true]))[0])
+    return 0.0 if found is None else float(boxes.iou(np.array([found], np.float64), np.array([true]))[0])
 
 
 def _moment_overlap(true: Any, found: Any) -> float:
-    return moments.top1_tiou(np.array([found] if found else []).reshape(-1, 2), np.array(true))
+    return moments.top1_tiou(np.array([found] if found else [], np.float64).reshape(-1, 2), np.array(true))
 
 
 def _track_overlap(true: Any, found: Any) -> float:

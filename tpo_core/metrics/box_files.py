@@ -52,7 +52,8 @@ def screen(
     """Cuts or fills a result to the frames of its truth; which of them are rejected, bool (frames,).
 
     The first frame is given to a tracker, so nothing of it is rejected; nor is anything where no box is asked for
-    (`asked_T` false). A rejected box becomes zeros.
+    (`asked_T` false). A rejected box becomes zeros. What is no box on a frame where none is asked for becomes NaN, a
+    miss for the codes that score such frames too: zeros would be a hit there, the truth being zeros as well.
     """
     if len(prediction_T4) > frames:
         rejections.add("out_of_range", f"{name}: {len(prediction_T4) - frames} boxes after the last frame; cut")
@@ -68,7 +69,8 @@ def screen(
         for frame in np.flatnonzero(which):
             rejections.add(reason, f"{name} frame {frame}")
     bad = missing | wild | reversed_ | flat
-    return np.where(bad[:, None] | ~np.isfinite(fitted), 0.0, fitted), bad
+    fitted[~np.isfinite(fitted).all(axis=1)] = np.nan
+    return np.where(bad[:, None], 0.0, fitted), bad
 
 
 def nothing(frames: int) -> tuple[np.ndarray, np.ndarray]:

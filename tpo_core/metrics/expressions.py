@@ -34,10 +34,13 @@ def videos_of(path: Path) -> dict[str, dict[str, Any]]:
     """The videos of a meta_expressions.json: `frames`, a list of names, and `expressions`, objects by name."""
     meta = files.json_value(path)
     files.require(meta, ("videos",), f"{path}")
+    files.require(meta["videos"], (), f"{path}: videos")
     for video, entry in meta["videos"].items():
         files.require(entry, ("frames", "expressions"), f"{path}: {video}")
         if not isinstance(entry["frames"], list) or not isinstance(entry["expressions"], dict):
             raise TpoError(f"{path}: {video} must have a list of frames and an object of expressions")
+        if not all(isinstance(frame, str) for frame in entry["frames"]):
+            raise TpoError(f"{path}: {video} must name its frames by text, as their files are named without .png")
         for name, expression in entry["expressions"].items():
             files.require(expression, (), f"{path}: {video} {name}")
     return dict(meta["videos"])

@@ -4,7 +4,9 @@ Ids are compared as text, since the keys of a JSON object are text whatever they
 """
 
 import io
+import math
 import pickle
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,20 +125,27 @@ def _key(row: dict[str, Any], where: str) -> str:
 
 
 def _four(values: Any, where: str) -> tuple[float, float, float, float]:
-    box = np.full(4, np.nan)
-    if isinstance(values, list) and len(values) == 4 and all(map(is_number, values)):
-        box = np.asarray(values, np.float64)
-    if not np.isfinite(box).all():
-        raise TpoError(f"{where}: the box of a truth is four finite numbers, not {values!r}")
-    return (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+    box = [_float(value) for value in values] if isinstance(values, list) else []
+    if len(box) != 4 or not np.isfinite(box).all():
+        raise TpoError(f"{where}: the box of a truth is four finite numbers, not {reprlib.repr(values)}")
+    return (box[0], box[1], box[2], box[3])
+
+
+def _float(value: Any) -> float:
+    """NaN for what is no number, infinity for a whole one that is too large for a float."""
+    try:
+        return float(value) if is_number(value) else math.nan
+    except OverflowError:
+        return math.inf
 
 
 def _size(row: dict[str, Any], where: str) -> tuple[float, float]:
     """Width and height of an image."""
-    size = (row["width"], row["height"])
-    if not all(is_number(each) and 0 < each < np.inf for each in size):
-        raise TpoError(f"{where}: width and height must be numbers of pixels above 0, not {size[0]!r} and {size[1]!r}")
-    return size
+    width, height = _float(row["width"]), _float(row["height"])
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        told = " and ".join(reprlib.repr(row[name]) for name in ("width", "height"))
+        raise TpoError(f"{where}: width and height must be numbers of pixels above 0, not {told}")
+    return width, height
 
 
 def _corners(values: Any, where: str) -> tuple[float, float, float, float]:

@@ -21,6 +21,8 @@ LMMS_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 RANKS = (1, 5, 10)
 SHIKRA_SCALE = 1000
 NOTHING = (0.0, 0.0, 0.0, 0.0)
+FAR_AWAY = -1.0  # the generalised IoU of nothing
+FARTHEST_PX = 1e15  # beyond it the areas of the codes that compute in float32 are infinite
 
 _LMMS_BOX = re.compile(r"\[" + r",".join([r"\s*(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]")
 _DIGITS = r"\d(?:\.\d*)?"
@@ -69,8 +71,8 @@ class Parser:
         """The first box of the first [[...]]."""
         found = _ASV2_BOXES.search(text)
         try:
-            first = np.array(json.loads(found[0])[0], np.float32).reshape(-1, 4) if found else None
-        except (ValueError, TypeError, IndexError, KeyError):
+            first = _narrow(np.array(json.loads(found[0])[0], np.float64).reshape(-1, 4)) if found else None
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError):
             return None
         return None if first is None or not len(first) else self._placed(first, truth)
 
@@ -101,7 +103,7 @@ def screened_pairs(
         flaw = _wrong(np.array(truth.box))
         if flaw is not None:
             rejections.add("zero_length_truth" if flaw == "zero_length" else "bad_truth", key)
-        if flaw == "reversed":
+        if flaw not in (None, "zero_length"):
             continue
         one = given.get(key, Prediction())
         found = _boxes(one, truth, parser)
@@ -113,8 +115,7 @@ def screened_pairs(
             rejections.add("malformed", key)
             kept = None
         elif parser.implementation == "mdetr":
-            for reason in filter(None, map(_wrong, found)):
-                rejections.add(reason, key)  # the box keeps its rank, and its overlap is none
+            kept = _without_wrong(found, key, rejections)
         elif (wrong := _wrong(found[0])) is not None:
             rejections.add(wrong, key)
             kept = None
@@ -169,15 +170,31 @@ def _divided(one: Prediction, parser: Parser) -> bool:
 def _as_boxes(given: list[Any] | None) -> np.ndarray | None:
     try:
         found = np.array(given, np.float64) if given else np.empty(0)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return found if found.ndim == 2 and found.shape[1] == 4 else None
+
+
+def _without_wrong(found: np.ndarray, key: str, rejections: Rejections) -> np.ndarray:
+    """The boxes; a rejected one becomes NaN and keeps its rank, so that none behind it moves up."""
+    reasons = list(map(_wrong, found))
+    for reason in filter(None, reasons):
+        rejections.add(reason, key)
+    return np.where([[reason is not None] for reason in reasons], np.nan, found)
+
+
+@boxes.QUIETLY
+def _narrow(found: np.ndarray) -> np.ndarray:
+    """In float32, where what is too large is infinite."""
+    return found.astype(np.float32)
 
 
 def _wrong(box: np.ndarray) -> str | None:
     """The reason for which a box is rejected."""
     if not np.isfinite(box).all():
         return "not_finite"
+    if (np.abs(box) > FARTHEST_PX).any():
+        return "out_of_range"
     if (box[2:] < box[:2]).any():
         return "reversed"
     return "zero_length" if (box[2:] == box[:2]).any() else None
@@ -239,6 +256,7 @@ def _lmms_eval(pairs: list[Pair]) -> tuple[dict[str, Any], Items]:
     return _python(pairs, divide=True)
 
 
+@boxes.QUIETLY
 def _shikra(pairs: list[Pair]) -> tuple[dict[str, Any], Items]:
     """Divided, then times 1000 in float32; strictly above."""
     sizes = np.array([[pair.truth.width, pair.truth.height] * 2 for pair in pairs], np.float64)
@@ -246,7 +264,7 @@ def _shikra(pairs: list[Pair]) -> tuple[dict[str, Any], Items]:
     found = np.array([NOTHING if pair.boxes is None else pair.boxes[0] for pair in pairs], np.float64)
     found = np.where([[pair.divided] for pair in pairs], found, found / sizes)
     scale = np.float32(SHIKRA_SCALE)
-    overlaps = boxes.unchecked_iou(found.astype(np.float32) * scale, true.astype(np.float32) * scale)
+    overlaps = boxes.unchecked_iou(_narrow(found) * scale, _narrow(true) * scale)
     overlaps = np.where([pair.boxes is None for pair in pairs], np.float32(0), overlaps)
     result = {
         "accuracy": int((overlaps > THRESHOLD).sum()) / len(pairs),
@@ -264,7 +282,7 @@ def _all_seeing_v2(pairs: list[Pair]) -> tuple[dict[str, Any], Items]:
     for pair in pairs:
         found = np.zeros((1, 4)) if pair.boxes is None else pair.boxes
         true = np.array([pair.truth.box], np.float32)
-        overlap = float(boxes.unchecked_iou(found.astype(np.float32), true)[0])
+        overlap = float(boxes.unchecked_iou(_narrow(found), true)[0])
         hits[pair.truth.dataset].append(overlap > THRESHOLD)
         items.append({"iou": overlap, "box": found[0].tolist()})
     result = {
@@ -280,8 +298,8 @@ def _mdetr(pairs: list[Pair]) -> tuple[dict[str, Any], Items]:
     for pair in pairs:
         found = np.empty((0, 4)) if pair.boxes is None else pair.boxes
         true = np.tile(np.array(pair.truth.box, np.float32), (len(found), 1))
-        overlaps = boxes.giou(found.astype(np.float32), true).tolist()
-        best = [max(overlaps[:k], default=-1.0) for k in RANKS]
+        overlaps = np.where(np.isnan(found).any(axis=1), FAR_AWAY, boxes.giou(_narrow(found), true)).tolist()
+        best = [max(overlaps[:k], default=FAR_AWAY) for k in RANKS]
         hits[pair.truth.dataset].append([value >= THRESHOLD for value in best])
         items.append({"giou": best[0], "giou@10": best[-1]})
     result = {

@@ -51,7 +51,8 @@ class Scorer:
     `implementations` are the official codes it can reproduce, the default first. `reads` says which files it takes, as
     --help shows it. `score(ground_truth, predictions, implementation, strict_official, **options)` gives the Report:
     degenerate input is rejected, counted and told, or, strictly official, has the effect that it has in that code. It
-    raises TpoError for files that cannot be read, and, strictly official, where that code has no answer but a crash.
+    raises TpoError for files that cannot be read, and, strictly official, where that code has no answer but a crash. A
+    mean of nothing (n = 0) is for `score` of this module to refuse.
     """
 
     name: str
@@ -78,7 +79,10 @@ def score(
     strict_official: bool = False,
     **options: object,
 ) -> Report:
-    """The report of one metric; options that are not given have their defaults."""
+    """The report of one metric; options that are not given have their defaults.
+
+    TpoError where nothing can be scored; strictly official the NaN of such a mean is given, where that code gives one.
+    """
     one = scorer(metric)
     chosen = implementation or one.implementations[0]
     if chosen not in one.implementations:
@@ -93,4 +97,8 @@ def score(
     report = one.score(ground_truth, predictions, chosen, strict_official, **filled)
     if report.N == 0:
         raise TpoError(f"{ground_truth}: holds no truth, so there is nothing to score")
+    if report.n == 0 and not strict_official:
+        told = [f"{entry['count']} {reason} ({entry['examples'][0]})" for reason, entry in report.rejected.items()]
+        reasons = "; ".join(told) or "their mean leaves all out"
+        raise TpoError(f"{ground_truth}: of {report.N} truths none can be scored: {reasons}")
     return report

@@ -21,6 +21,7 @@ REASONS = {
     "unparsed": "replies in which no answer was found",
     "duplicate": "ids that occur twice among the predictions; the first is kept",
     "unknown": "predictions that belong to no truth; left out",
+    "extra": "predictions that belong to no truth, which the official code scores all the same; counted in N",
     "resized": "lists of another length than the truth's; cut, or filled up with zeros",
     "zero_length_truth": "truths without extent; they stay in the denominator and nothing matches them",
     "bad_truth": "truths that nothing can match (empty, reversed, not finite, ...); left out of the denominator",
@@ -60,7 +61,8 @@ class Rejections:
 class Report:
     """`result` has the names, the nesting and the rounding of the official code; its leaves are numbers and curves.
 
-    The numbers are means over `n` of the `N` items of the truth: n < N says that the denominator has shrunk. `rejected`
+    The numbers are means over `n` of the `N` items of the truth: n < N says that the denominator has shrunk. (Strictly
+    official N has the `extra` ones too, so that it is never below n.) `rejected`
     is Rejections.summary(). `per_item` is the unrounded number behind each item, by its id, where there is one.
     """
 

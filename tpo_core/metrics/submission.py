@@ -1,6 +1,7 @@
 """Reads QVHighlights-style submissions, and rejects what is degenerate in them."""
 
 import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -27,8 +28,10 @@ def rows(path: Path) -> Rows:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value of a JSON file is a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value of a JSON file is a number; true and false are none, nor is an integer beyond all floats."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, float)
 
 
 def pair(value: Any) -> tuple[float, float] | None:

@@ -19,10 +19,12 @@ from tpo_core.evaluation.asking import Ask, Question
 from tpo_core.evaluation.following import Prompted, follow_all, prompts_only
 from tpo_core.evaluation.looking import Clip, Shown, shown
 from tpo_core.evaluation.record import Record, everywhere, plain_box
-from tpo_core.heads.base import SpanPrediction
+from tpo_core.heads.base import BoxPrediction, SpanPrediction
 from tpo_core.heads.sam2.frozen import FrozenSam2
 from tpo_core.heads.sam2.head import Sam2MaskHead, follow
 from tpo_core.models.tpo import Answer
+
+NAN = float("nan")
 
 
 def request(task: str, **more) -> Shown:
@@ -53,11 +55,21 @@ def test_masks_are_kept_where_masks_are_asked_for():
     assert rle.decode(record.masks[4]).sum() == 12 * 16
 
 
-def test_a_moment_that_ends_before_it_starts_is_none():
-    found = SpanPrediction(torch.tensor([[6.0, 2.0], [1.0, 3.0]]), torch.tensor([0.9, 0.5]))
+def test_a_moment_that_ends_before_it_starts_keeps_its_place():
+    """The metric rejects it; without it the next one would be the answer."""
+    found = SpanPrediction(torch.tensor([[6.0, 2.0], [NAN, 3.0], [1.0, 3.0]]), torch.tensor([0.75, 0.5, 0.25]))
     model = FakeModel(lambda example: Answer("", [], [("temporal", found)], ["temporal"]))
     (record,) = ModelAnswerer(model).answer([request("moment")], 8)
-    assert record.windows == ((1.0, 3.0, 0.5),)
+    expected = ((6.0, 2.0, 0.75), (NAN, 3.0, 0.5), (1.0, 3.0, 0.25))
+    assert record.windows == tuple(pytest.approx(window, nan_ok=True) for window in expected)
+
+
+@pytest.mark.parametrize("box", [(20.0, 3.0, 4.0, 15.0), (NAN, 3.0, 20.0, 15.0), (4.0, 3.0, 4.0, 15.0)])
+def test_a_box_that_is_none_is_kept_as_it_was_said(box):
+    found = BoxPrediction(torch.tensor(box))
+    model = FakeModel(lambda example: Answer("", [], [("region", found)], ["region"]))
+    (record,) = ModelAnswerer(model).answer([request("region")], 8)
+    assert Record.of_line(record.line()).box == pytest.approx(box, nan_ok=True)
 
 
 def test_one_request_that_cannot_be_put_costs_itself_alone():

@@ -14,8 +14,13 @@ from tests.unit.evaluation.benches import FORMATS, Scripted, bench_of, entry_of
 from tpo_core.data import rle
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation.record import Record
+from tpo_core.evaluation.report.footage import of_sets
+from tpo_core.evaluation.report.write import write_report
+from tpo_core.evaluation.work import PART
 from tpo_core.metrics.score import main
 from tpo_core.storage import uri as uris
+
+NAN = float("nan")
 
 HALVES = {"first": np.zeros((30, 40), bool), "second": np.zeros((30, 40), bool)}
 HALVES["first"][:, :20] = True
@@ -71,6 +76,57 @@ def test_qvhighlights_windows(tmp_path, capsys):
     assert result["metrics"]["brief/MR-full-R1@0.7"] == 100.0
     assert result["metrics"]["brief/MR-full-mAP"] == 100.0
     assert rescored(result, capsys)["result"]["brief"]["MR-full-mAP"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("window", "reason", "shown"),
+    [((6.0, 2.0, 0.9), "reversed", [6.0, 2.0]), ((NAN, 6.0, 0.9), "not_finite", [None, 6.0])],
+)
+def test_a_moment_that_is_none_is_rejected_and_keeps_its_place(tmp_path, capsys, window, reason, shown):
+    """The right moment behind it is second, and no hit."""
+    entry = entry_of("charades_sta", "moment", "charades_sta", options={"durations": "decoder"})
+    bench = bench_of(tmp_path, entry, charades(tmp_path / "c"))
+    result = bench.run(moment(window, (2.0, 6.0, 0.8)))
+    assert (result["scored"], result["rejected"]) == (2, {reason: 2})
+    assert result["metrics"]["brief/MR-full-R1@0.3"] == 0.0
+    assert rescored(result, capsys)["result"]["brief"]["MR-full-R1@0.3"] == 0.0
+    row = bench.rows()[0]
+    assert (row["prediction"], row["scores"]["iou"], row["failure"]) == (shown, 0.0, None)
+    reported(bench)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason", "shown"),
+    [
+        ((30.0, 5.0, 10.0, 15.0), "reversed", [30.0, 5.0, 10.0, 15.0]),
+        ((10.0, 5.0, NAN, 15.0), "not_finite", [10.0, 5.0, None, 15.0]),
+        ((10.0, 5.0, 10.0, 15.0), "zero_length", [10.0, 5.0, 10.0, 15.0]),
+    ],
+)
+def test_a_box_that_is_none_is_rejected_for_what_it_is(tmp_path, box, reason, shown):
+    entry = entry_of("refcoco", "region", "refcoco", split="val", options={"masks": "no"}, root="refcoco")
+    bench = bench_of(tmp_path, entry, refcoco_root(tmp_path))
+    result = bench.run(Scripted(lambda asked: Record(asked.ask.key, "<box_begin>", ("region",), box=box)))
+    assert (result["metrics"]["ACC@0.5"], result["rejected"]) == (0.0, {reason: 3})
+    row = bench.rows()[0]
+    assert (row["prediction"], row["scores"]["iou"], row["failure"]) == (shown, 0.0, None)
+    reported(bench)
+
+
+def test_a_grounding_that_is_none_is_rejected(tmp_path):
+    entry = entry_of("next_gqa", "grounded_choice", "nextgqa", prompt="best_option", truth="gsub_test.json")
+    bench = bench_of(tmp_path, entry, FORMATS / "next_gqa")
+    result = bench.run(Scripted(lambda asked: Record(asked.ask.key, "C) lay", windows=((NAN, 5.0, 0.9),))))
+    assert (result["metrics"]["mIoP"], result["rejected"]) == (0.0, {"not_finite": 1})
+    assert bench.rows()[0]["prediction"]["span_s"] == [None, 5.0]
+    reported(bench)
+
+
+def reported(bench):
+    """The page of an evaluation draws what was said."""
+    footage_of = of_sets({bench.entry.name: bench.place.shards}, PART)
+    page = write_report(Path(bench.place.output).parent, footage_of).page
+    assert "<img" in Path(page).read_text()
 
 
 def bench_samples(bench):

@@ -29,6 +29,16 @@ def test_the_suite_of_the_paper_has_its_benchmarks():
     assert "ref_youtube_vos" in names
 
 
+def test_the_truth_of_refcoco_is_of_the_split_that_is_asked():
+    """The official folders hold several refs(SPLIT_BY).p, of which the metric takes none that is not named."""
+    entries = [entry for entry in load_suite("tpo_paper").entries if entry.metric == "refcoco"]
+    for entry in entries:
+        options = READERS[entry.reader].complete(entry.options)
+        assert entry.metric_options == {"split": entry.split, "split_by": options["split_by"]}, entry.name
+        assert options["split_by"] == ("umd" if options["dataset"] == "refcocog" else "unc"), entry.name
+    assert len(entries) == 8
+
+
 def test_published_numbers_are_those_of_the_paper():
     entries = {entry.name: entry for entry in load_suite("tpo_paper").entries}
     gain = {}

@@ -87,3 +87,12 @@ def test_generalised_overlap_by_hand():
     """Two unit squares two apart: the hull has 3, of which 1 is empty."""
     assert boxes.giou(one(0, 0, 1, 1), one(2, 0, 3, 1)) == pytest.approx([-1 / 3])
     assert boxes.giou(one(0, 0, 2, 1), one(0, 0, 1, 1)) == pytest.approx([0.5])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_box_that_reaches_to_infinity_overlaps_with_nothing(dtype):
+    wild = np.array([[0, 0, np.inf, 10], [0, 0, np.inf, 0], [-np.inf, -np.inf, np.inf, np.inf]], dtype)
+    truth = np.array([[0, 0, 10, 10]] * 3, dtype)
+    assert boxes.iou(wild, truth, dtype).tolist() == [0, 0, 0]
+    assert not (boxes.giou(wild, truth) > -1).any()

@@ -7,149 +7,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from tests.unit.metrics.pngs import NONE, ONE, H, W, counts, image, save, save_all
 from tpo_core.errors import TpoError
-from tpo_core.metrics import mask_files, masks
+from tpo_core.metrics import mask_files
 from tpo_core.metrics.registry import score
-
-H, W = 24, 32
-
-
-def image(*squares, size=(H, W)):
-    """Squares of 8 x 8 by (number, top, left)."""
-    drawn = np.zeros(size, np.uint8)
-    for number, top, left in squares:
-        drawn[top : top + 8, left : left + 8] = number
-    return drawn
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def save_all(folder, frames, step=1):
-    for number, pixels in enumerate(frames):
-        save(folder / f"{number * step:05}.png", pixels)
-
-
-def counts(report):
-    return {reason: entry["count"] for reason, entry in report.rejected.items()}
-
-
-ONE = image((1, 2, 2))
-NONE = image()
-
-
-@pytest.fixture
-def davis(tmp_path):
-    """Truth frames, and predictions that default to them."""
-
-    def run(truth, prediction=None, implementation="semi-supervised", **options):
-        save_all(tmp_path / "gt" / "bear", truth)
-        (tmp_path / "mine").mkdir(exist_ok=True)
-        save_all(tmp_path / "mine" / "bear", truth if prediction is None else prediction)
-        return score("davis", tmp_path / "gt", tmp_path / "mine", implementation, **options)
-
-    return run
-
-
-def test_davis_leaves_out_the_first_and_the_last_frame(davis):
-    report = davis([ONE] * 5, [NONE, ONE, ONE, NONE, NONE])
-    assert report.result["J-Mean"] == pytest.approx(2 / 3)
-    assert report.result["J-Recall"] == pytest.approx(2 / 3)
-    assert davis([ONE] * 5, [NONE, ONE, ONE, NONE, NONE], "unsupervised").result["J-Mean"] == pytest.approx(2 / 5)
-
-
-def test_objects_that_come_late_are_not_scored(davis):
-    both = image((1, 2, 2), (2, 12, 20))
-    report = davis([ONE, both, both, both])
-    assert list(report.per_item) == ["bear_1"]
-    assert davis([both, ONE, ONE, both], [both, both, ONE, both]).per_item["bear_2"]["J-Mean"] == 0.5
-
-
-def test_void_is_background_for_semi_supervised_and_does_not_count_for_unsupervised(davis):
-    truth = image((1, 2, 2))
-    truth[2:10, 10:18] = 255
-    wide = image((1, 2, 2), (1, 2, 10))
-    assert davis([truth] * 4, [wide] * 4).result["J-Mean"] == 0.5
-    assert davis([truth] * 4, [wide] * 4, "unsupervised").result["J-Mean"] == 1.0
-
-
-def test_proposals_are_matched_to_objects(davis):
-    truth = image((1, 2, 2), (2, 12, 20))
-    proposals = image((7, 12, 20), (3, 2, 2), (5, 14, 2))
-    report = davis([truth] * 3, [proposals] * 3, "unsupervised")
-    assert report.result["J&F-Mean"] == 1.0
-    assert report.per_item.keys() == {"bear_1", "bear_2"}
-
-
-def test_an_object_without_a_proposal_is_a_miss(davis):
-    truth = image((1, 2, 2), (2, 12, 20))
-    report = davis([truth] * 3, [image((1, 12, 20))] * 3, "unsupervised")
-    assert [item["J-Mean"] for item in report.per_item.values()] == [0.0, 1.0]
-    strict = davis([truth] * 3, [image((1, 12, 20))] * 3, "unsupervised", strict_official=True)
-    assert [item["J-Mean"] for item in strict.per_item.values()] == [1.0, 0.0], "numbered by the proposal"
-    assert strict.result == report.result
-
-
-@pytest.mark.parametrize(
-    ("implementation", "prediction", "reason", "j"),
-    [
-        ("semi-supervised", image((1, 2, 2), (2, 12, 20)), "out_of_range", 1.0),
-        ("semi-supervised", image((1, 2, 2), (255, 12, 20)), "out_of_range", 1.0),
-        ("unsupervised", image((1, 2, 2), (21, 12, 20)), "out_of_range", 1.0),
-        ("semi-supervised", np.zeros((H, W + 1), np.uint8), "malformed", 0.0),
-        ("semi-supervised", np.zeros((H, W, 3), np.uint8), "malformed", 0.0),
-    ],
-)
-def test_wrong_predictions_of_davis(davis, implementation, prediction, reason, j):
-    report = davis([ONE] * 3, [prediction] * 3, implementation)
-    assert counts(report) == {reason: 1}
-    assert report.result["J-Mean"] == j
-    with pytest.raises(TpoError, match="the code of DAVIS stops"):
-        davis([ONE] * 3, [prediction] * 3, implementation, strict_official=True)
-
-
-def test_missing_frames_and_sequences_of_davis(davis, tmp_path):
-    davis([ONE] * 4)
-    (tmp_path / "mine" / "bear" / "00001.png").unlink()
-    save_all(tmp_path / "gt" / "cow", [ONE] * 4)
-    save_all(tmp_path / "mine" / "dog", [ONE])
-    report = score("davis", tmp_path / "gt", tmp_path / "mine")
-    assert counts(report) == {"missing": 2, "unknown": 1}
-    assert {name: item["J-Mean"] for name, item in report.per_item.items()} == {"bear_1": 0.5, "cow_1": 0.0}
-    assert report.result["J-Mean"] == 0.25
-    with pytest.raises(TpoError, match="missing"):
-        score("davis", tmp_path / "gt", tmp_path / "mine", strict_official=True)
-
-
-def test_a_sequence_with_nothing_to_score_is_left_out(davis, tmp_path):
-    save_all(tmp_path / "gt" / "cow", [ONE] * 2)
-    save_all(tmp_path / "mine" / "cow", [ONE] * 2)
-    report = davis([ONE] * 3)
-    assert counts(report) == {"bad_truth": 1}
-    assert (report.n, report.N) == (1, 2)
-
-
-@pytest.mark.parametrize(
-    ("implementation", "annotations"),
-    [("semi-supervised", "Annotations"), ("unsupervised", "Annotations_unsupervised")],
-)
-def test_the_folder_of_davis_itself(tmp_path, implementation, annotations):
-    root = tmp_path / "DAVIS"
-    save_all(root / annotations / "480p" / "bear", [ONE] * 3)
-    (root / "ImageSets" / "2017").mkdir(parents=True)
-    (root / "ImageSets" / "2017" / "val.txt").write_text("bear\n")
-    save_all(tmp_path / "mine" / "bear", [ONE] * 3)
-    assert score("davis", root, tmp_path / "mine", implementation).result["J&F-Mean"] == 1.0
-    with pytest.raises(TpoError, match=r"train.txt: there is no such file"):
-        score("davis", root, tmp_path / "mine", implementation, subset="train")
-
-
-def test_decay_beyond_256_frames():
-    falling = np.linspace(1, 0, 1000)
-    assert masks.statistics(falling)[2] == pytest.approx(0.75, abs=1e-3)
-    assert np.isnan(masks.statistics(falling, official_bins=True)[2])
 
 
 def run_lengths(mask):
@@ -244,11 +105,20 @@ def test_truths_of_mevis_that_cannot_be_scored(mevis, tmp_path):
         ({"expressions": {}}, "has no 'frames'"),
         ({"frames": ["00000"], "expressions": {"0": 7}}, "is not an object"),
         ({"frames": ["00000"], "expressions": {"0": {"anno_id": 7}}}, "a list of anno_id"),
+        ({"frames": ["00000", 5], "expressions": {}}, "v must name its frames by text"),
+        ({"frames": [None], "expressions": {}}, "v must name its frames by text"),
     ],
 )
 def test_expressions_of_another_form(mevis, tmp_path, video, message):
     (tmp_path / "valid_u" / "meta_expressions.json").write_text(json.dumps({"videos": {"v": video}}))
     with pytest.raises(TpoError, match=message):
+        mevis()
+
+
+@pytest.mark.parametrize("videos", [[], None, "v"])
+def test_videos_that_are_no_object(mevis, tmp_path, videos):
+    (tmp_path / "valid_u" / "meta_expressions.json").write_text(json.dumps({"videos": videos}))
+    with pytest.raises(TpoError, match=r"meta_expressions\.json: videos is not an object$"):
         mevis()
 
 
@@ -274,6 +144,15 @@ def test_ref_youtube_vos_scores_annotated_frames(ref_youtube_vos):
     assert counts(report) == {"bad_truth": 1}
     assert (report.n, report.N) == (2, 3)
     assert report.implementation == "mevis_rule"
+
+
+def test_frames_of_ref_youtube_vos_of_several_types(ref_youtube_vos, tmp_path):
+    path = tmp_path / "truth" / "meta_expressions" / "valid" / "meta_expressions.json"
+    meta = json.loads(path.read_text())
+    meta["videos"]["v"]["frames"] = ["00000", 5]
+    path.write_text(json.dumps(meta))
+    with pytest.raises(TpoError, match="v must name its frames by text"):
+        ref_youtube_vos()
 
 
 def test_ref_youtube_vos_without_its_files(ref_youtube_vos):

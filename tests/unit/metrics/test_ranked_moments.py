@@ -25,6 +25,14 @@ def run(tmp_path):
     return go
 
 
+@pytest.fixture
+def answered(tmp_path):
+    """Answers to both questions of NExT-GQA."""
+    path = tmp_path / "answered.json"
+    path.write_text(json.dumps({key: {"answer": 0, "prediction": 0} for key in ("v_1", "v_2")}))
+    return path
+
+
 def counts(report):
     return {reason: entry["count"] for reason, entry in report.rejected.items()}
 
@@ -177,8 +185,8 @@ GQA = {"v": {"duration": 20, "location": {"1": [[2, 6], [10, 12]], "2": [[0, 4]]
         ([1, 2, 3], 0.0, 0.0, "malformed"),
     ],
 )
-def test_nextgqa_spans(run, span, iou, iop, reason):
-    report = run("nextgqa", GQA, {"v_1": span, "v_2": [0, 4]})
+def test_nextgqa_spans(run, answered, span, iou, iop, reason):
+    report = run("nextgqa", GQA, {"v_1": span, "v_2": [0, 4]}, qa=answered)
     assert report.per_item["v_1"] == {"best_IoU": iou, "best_IoP": iop}
     assert counts(report) == ({reason: 1} if reason else {})
 
@@ -198,6 +206,25 @@ def test_nextgqa_needs_the_answer_and_the_moment(run, tmp_path):
         run("nextgqa", GQA, spans, strict=True, qa=tmp_path / "qa.json")
 
 
+def test_nextgqa_tells_every_missing_answer(run, tmp_path):
+    """That of a question which is not grounded would be no hit, and is missing all the same."""
+    (tmp_path / "qa.json").write_text(json.dumps({"v_2": {"answer": 3}}))
+    report = run("nextgqa", GQA, {"v_1": [8, 9], "v_2": [0, 4]}, qa=tmp_path / "qa.json")
+    assert report.result["Acc@GQA"] == 0.0
+    assert report.rejected["missing"]["examples"] == ["v_1 answer", "v_2 answer"]
+
+
+def test_nextgqa_has_no_accuracy_without_answers(run, tmp_path):
+    spans = {"v_1": [2, 6], "v_2": [0, 4]}
+    report = run("nextgqa", GQA, spans)
+    assert list(report.result) == ["mIoP", "TIoP@0.3", "TIoP@0.5", "mIoU", "TIoU@0.3", "TIoU@0.5"]
+    assert report.rejected["missing"]["examples"] == ["all answers, so that there is no Acc@GQA: --qa was not given"]
+    official = run("nextgqa", GQA, spans, strict=True)
+    assert (official.result["Acc@GQA"], official.rejected) == (0.0, {})
+    (tmp_path / "qa.json").write_text("{}")
+    assert run("nextgqa", GQA, spans, strict=True, qa=tmp_path / "qa.json").result == official.result
+
+
 def test_nextgqa_fractions_are_rounded_to_a_tenth(run):
     report = run("nextgqa", GQA, {"v_1": [0.1012, 0.3], "v_2": [0, 0.2]}, fractions=True)
     assert report.result["TIoU@0.5"] == 100.0
@@ -205,10 +232,10 @@ def test_nextgqa_fractions_are_rounded_to_a_tenth(run):
 
 
 @pytest.mark.parametrize("segments", [[], [[6, 2]], [[0, NAN]], [[0, 4], [6, 2]]])
-def test_nextgqa_truths_that_nothing_can_match_leave_the_denominator_but_officially(run, segments):
+def test_nextgqa_truths_that_nothing_can_match_leave_the_denominator_but_officially(run, answered, segments):
     truth = {"v": {"duration": 9, "location": {"1": [[0, 4]], "2": segments}}}
     spans = {"v_1": [0, 4], "v_2": [0, 4]}
-    report = run("nextgqa", truth, spans)
+    report = run("nextgqa", truth, spans, qa=answered)
     assert (report.result["mIoU"], report.n, report.N, counts(report)) == (100.0, 1, 2, {"bad_truth": 1})
     assert run("nextgqa", truth, spans, strict=True).n == 2
 
@@ -230,6 +257,41 @@ def test_officially_queries_without_times_are_counted(run):
 def test_tacos_ids_are_names_of_one_truth(run, truth, message):
     with pytest.raises(TpoError, match=message):
         run("tacos", truth, [{"qid": 1, "pred_relevant_windows": [[0, 4]]}], suffix=".jsonl")
+
+
+def test_tacos_keeps_the_first_of_an_id_and_tells_the_others_but_officially(run):
+    truth = [{"qid": 1, "relevant_windows": [[0, 10]]}]
+    rows = [{"qid": 1, "pred_relevant_windows": [window]} for window in ([0, 10], [90, 99])]
+    report = run("tacos", truth, rows, suffix=".jsonl")
+    assert (report.result["mIoU"], counts(report)) == (1.0, {"duplicate": 1})
+    official = run("tacos", truth, rows, strict=True, suffix=".jsonl")
+    assert (official.result["mIoU"], counts(official)) == (0.0, {})
+
+
+HUGE = 10**400  # a number in JSON that no float holds
+
+
+@pytest.mark.parametrize(
+    ("metric", "truth", "predictions", "suffix"),
+    [
+        ("tacos", {"data": [{"times": [0, 4]}]}, [[[0, HUGE]]], ".json"),
+        ("nextgqa", {"v": {"location": {"1": [[0, 4]]}}}, {"v_1": [HUGE, 4]}, ".json"),
+        (
+            "qvhighlights",
+            [{"qid": 1, "relevant_windows": [[0, 4]]}],
+            [{"qid": 1, "pred_relevant_windows": [[0, -HUGE, 1]]}],
+            ".jsonl",
+        ),
+    ],
+)
+def test_an_integer_beyond_all_floats_is_no_number(run, metric, truth, predictions, suffix):
+    """A prediction with one is rejected; officially the code stops, and with one in the truth so does this."""
+    assert counts(run(metric, truth, predictions, suffix=suffix))["malformed"] == 1
+    with pytest.raises(TpoError, match="the official code stops at"):
+        run(metric, truth, predictions, strict=True, suffix=suffix)
+    damaged = json.loads(json.dumps(truth).replace("4", str(HUGE)))
+    with pytest.raises(TpoError, match=r"must be \[\[|no truth that can be scored"):
+        run(metric, damaged, predictions, suffix=suffix)
 
 
 def test_tacos_officially_stops_at_a_truth_that_is_none(run):

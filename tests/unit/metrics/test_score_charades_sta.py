@@ -53,6 +53,19 @@ def test_timesuite_parses_replies(run):
         run("timesuite", given, strict=True)
 
 
+def test_of_a_reply_that_timesuite_has_twice_the_first_counts(run):
+    given = [{"id": 0, "generated_cap": "0 - 4"}, {"id": "00", "generated_cap": "90 - 99"}]
+    report = run("timesuite", given, text="A 0 4##sits.")
+    assert (report.result["0.7"], counts(report)) == (100.0, {"duplicate": 1})
+    official = run("timesuite", given, strict=True, text="A 0 4##sits.")
+    assert (official.result["0.7"], official.rejected) == (0.0, {}), "there the last one counts"
+
+
+def test_timesuite_ids_are_whole_numbers(run):
+    with pytest.raises(TpoError, match="id '--1' is no whole number"):
+        run("timesuite", {"--1": {"timestamp": [[0, 4]]}})
+
+
 def test_timesuite_divides_by_nothing(run):
     text, given = "A 5 5##sits.", {"0": {"timestamp": [[5, 5]]}}
     assert run("timesuite", given, text=text).result["0.3"] == 0.0
@@ -70,8 +83,26 @@ def test_lmms_eval_takes_the_truth_from_the_keys(run):
     assert (report.result["0.7"], report.n, report.N) == (25.0, 4, 4)
     assert counts(report) == {"missing": 2, "unparsed": 1, "unknown": 1}
     official = run("lmms_eval", given, strict=True)
-    assert (official.n, official.N) == (3, 4)
+    assert (official.n, official.N) == (3, 5), "what belongs to no truth is scored there, so it is in N too"
     assert official.result["0.7"] == pytest.approx(200 / 3)
+    assert counts(official) == {"missing": 2, "unparsed": 1, "extra": 1}
+
+
+def test_strictly_official_lmms_eval_scores_no_more_than_there_are(run):
+    """Two equal sentences of the truth are one key."""
+    given = {"V1.mp4>>>a>>>[0, 10]": "start 0 - 10", "V2.mp4>>>b>>>[0, 5]": "start 0 - 5"}
+    report = run("lmms_eval", given, strict=True, text="V1 0 10##a\nV1 0 10##a\n")
+    assert (report.n, report.N, report.result["mIoU"]) == (2, 2, 100.0)
+    assert counts(report) == {"extra": 1}
+    assert "left out" not in report.as_text()
+
+
+def test_lmms_eval_is_told_of_a_sentence_twice(run):
+    given = {"A>>>sits.>>>[0, 4]": "It happens in 0 - 4", "A.mp4>>>sits.>>>[0, 4]": "It happens in 8 - 9"}
+    report = run("lmms_eval", given, text="A 0 4##sits.")
+    assert (report.result["0.7"], report.n, report.N, counts(report)) == (100.0, 1, 1, {"duplicate": 1})
+    official = run("lmms_eval", given, strict=True, text="A 0 4##sits.")
+    assert (official.result["0.7"], official.n, official.N) == (50.0, 2, 2)
 
 
 def test_reversed_truths_leave_the_denominator(run):

@@ -147,6 +147,15 @@ def test_mlvu_averages_over_tasks(tmp_path):
     assert counts(report) == {"unparsed": 1}
 
 
+def test_mlvu_keeps_the_blanks_of_a_reply_as_its_code_does(tmp_path):
+    """A letter with a blank or a line end equals no letter: wrong officially, and by default told as well."""
+    truth = write(tmp_path / "1_plotQA.json", MLVU[:2])
+    given = write(tmp_path / "res.json", {"res_list": [{"pred": "B\n"}, {"pred": " A"}]})
+    report, official = (score("mlvu", truth, given, strict_official=strict) for strict in (False, True))
+    assert report.result == official.result == {"t": 0.0, "Avg": 0.0}
+    assert (counts(report), counts(official)) == ({"unparsed": 2}, {})
+
+
 def test_mlvu_goes_by_id(tmp_path):
     truth = write(tmp_path / "2_needle.json", MLVU)
     rows = [{"question_id": "2_needle-1", "question_type": "findNeedle", "option": "A"}]

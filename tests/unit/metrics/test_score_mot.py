@@ -125,12 +125,15 @@ def test_a_degenerate_row_is_told_and_helps_nobody(run, bad, reason, false_posit
         ([row(3, 1, 10), row(3, 1, 500)], "same ID more than once"),
         ([row(3, 7, 10, more="")], "TrackEval stops"),
         ([row(3, 7, "nan")], "TrackEval stops"),
+        (["nonsense"], "invalidly formatted"),
         (None, "Tracker file not found"),
     ],
 )
-def test_strictly_official_trackeval_stops(run, rows, message):
+def test_strictly_official_trackeval_stops(run, capsys, rows, message):
+    """And nothing of its traceback is seen, which it prints itself."""
     with pytest.raises(TpoError, match=message):
         run(rows, strict_official=True)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_sequence_without_a_file_is_missed(run, tmp_path):

@@ -43,11 +43,17 @@ def accuracy(report):
 ALL = ("iou", "lmms_eval", "shikra", "all_seeing_v2", "mdetr")
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize(
     ("box", "reason"),
     [
         ([float("nan"), 10, 30, 30], "not_finite"),
+        ([0, 0, float("inf"), 10], "not_finite"),
+        ([float("-inf"), 10, 30, float("inf")], "not_finite"),
+        ([0, 0, 1e300, 10], "out_of_range"),
+        ([0, 0, 1e20, 1e20], "out_of_range"),
+        ([10, 10, 30, 10**400], "malformed"),
         ([30, 30, 10, 10], "reversed"),
         ([10, 10, 10, 30], "zero_length"),
         (None, "empty"),
@@ -90,6 +96,25 @@ def test_mdetr_takes_the_best_of_the_first_boxes_by_score(run):
     report = run({"id": 1, "pred_xyxy": [[30, 30, 10, 10], RIGHT]}, "mdetr")
     assert list(report.result["refcoco"].values()) == [0, 1, 1], "a bad box keeps its rank"
     assert counts(report) == {"reversed": 1}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("box", "reason"), [([0, 0, float("inf"), 10], "not_finite"), ([0, 0, 1e300, 1e300], "out_of_range")]
+)
+def test_a_box_without_end_costs_its_own_rank_alone(run, box, reason):
+    report = run({"id": 1, "pred_xyxy": [box, RIGHT]}, "mdetr")
+    assert list(report.result["refcoco"].values()) == [0, 1, 1]
+    assert counts(report) == {reason: 1}
+    strict = run({"id": 1, "pred_xyxy": [box, RIGHT]}, "mdetr", strict_official=True)
+    assert list(strict.result["refcoco"].values()) == [0, 0, 0], "there its overlap is NaN, which nothing exceeds"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("implementation", ["iou", "lmms_eval", "shikra", "all_seeing_v2"])
+def test_strictly_official_a_box_without_end_is_a_miss(run, implementation):
+    assert accuracy(run({"id": 1, "pred_xyxy": [0, 0, float("inf"), 10]}, implementation, strict_official=True)) == 0
+    assert accuracy(run({"id": 1, "pred_xyxy": [0, 0, 1e300, 10]}, implementation, strict_official=True)) == 0
 
 
 def test_scores_that_are_not_one_a_box(run):
@@ -254,11 +279,29 @@ def test_no_truth_at_all(run):
 
 @pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize(
-    "damage", [{"width": 0}, {"width": "10"}, {"height": None}, {"height": True}, {"gt_xywh": [0, 0, "x", 10]}]
+    "damage",
+    [
+        {"width": 0},
+        {"width": "10"},
+        {"width": 10**400},
+        {"height": None},
+        {"height": True},
+        {"gt_xywh": [0, 0, "x", 10]},
+        {"gt_xywh": [0, 0, 10, 10**400]},
+    ],
 )
 def test_damaged_truths_are_one_line(run, implementation, damage):
-    with pytest.raises(TpoError, match=r"row 1"):
+    with pytest.raises(TpoError, match=r"row 1") as caught:
         run({"id": 1, "pred_xyxy": RIGHT}, implementation, [TRUTH | damage])
+    assert len(str(caught.value)) < 400, "a line can be read"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("text", [f"[[1, 1, 2, {10**400}]]", "[[1, 1, 2, 1e400]]", "[[1, 1, 2, 1e39]]"])
+def test_numbers_of_a_reply_that_are_too_large(run, text):
+    report = run({"id": 1, "text": text}, "all_seeing_v2")
+    assert accuracy(report) == 0
+    assert sum(counts(report).values()) == 1
 
 
 @pytest.mark.parametrize("implementation", ALL)

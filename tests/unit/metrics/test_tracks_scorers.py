@@ -53,6 +53,24 @@ def test_a_tracker_may_say_nothing_where_the_target_is_absent(lasot, implementat
     assert lasot([BOX] * 3 + ["nan,nan,nan,nan"], implementation).rejected == {}
 
 
+@pytest.mark.parametrize("strict_official", [False, True])
+@pytest.mark.parametrize("lines", [[BOX] + ["nan,nan,nan,nan"] * 3, [BOX] + ["inf,0,0,0"] * 3])
+def test_no_box_is_no_hit_where_the_truth_is_zeros(lasot, tmp_path, lines, strict_official):
+    """The GOT-10k toolkit scores absent frames too, where zeros would be at no distance from the truth."""
+    write(tmp_path / "LaSOT" / "cat" / "cat-1" / "groundtruth.txt", [BOX, BOX, "0,0,0,0", "0,0,0,0"])
+    report = lasot(lines, "got10k_toolkit", strict_official=strict_official)
+    assert report.result["precision_score"] == 0.25
+    assert report.result["normalized_precision_score"] == pytest.approx(0.25)
+    assert counts(report) == ({} if strict_official else {"not_finite": 1}), "none is asked for where the target is not"
+
+
+def test_a_short_result_is_no_hit_where_the_truth_is_zeros(lasot, tmp_path):
+    write(tmp_path / "LaSOT" / "cat" / "cat-1" / "groundtruth.txt", [BOX, BOX, "0,0,0,0", "0,0,0,0"])
+    assert lasot([BOX], "got10k_toolkit").result["precision_score"] == 0.25
+    given = lasot([BOX, BOX, "0,0,0,0", "0,0,0,0"], "got10k_toolkit")
+    assert given.result["precision_score"] == 1.0, "that it is gone can be said, by zeros"
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -275,6 +293,14 @@ def test_rejected_boxes_of_trackingnet_are_misses(trackingnet):
     report = trackingnet([BOX, "nan,1,1,1", "10,10,-5,5"])
     assert counts(report) == {"missing": 1, "not_finite": 1, "reversed": 1}
     assert report.result["success"] == pytest.approx(25)
+
+
+@pytest.mark.parametrize("lines", [["10,10,20,20"] + ["nan,nan,nan,nan"] * 3, ["10,10,20,20"]])
+def test_no_box_is_no_hit_of_trackingnet_where_the_truth_is_zeros(trackingnet, tmp_path, lines):
+    write(tmp_path / "anno" / "v.txt", ["10,10,20,20"] * 2 + ["0,0,0,0"] * 2)
+    report, strict = trackingnet(lines), trackingnet(lines, strict_official=True)
+    assert report.result["precision"] == pytest.approx(25)
+    assert all(value <= strict.result[name] for name, value in report.result.items())
 
 
 def test_strictly_official_trackingnet_compares_what_is_there(trackingnet):

@@ -40,10 +40,10 @@ def ask(asked, monkeypatch):
         folder = Path(asked.output) / entry.name / "shards"
         return str(write_bench(folder, read(entry, root)[:: step_of(entry, asked)]))
 
-    def run(model, **changes):
+    def run(model, told=None, **changes):
         monkeypatch.setattr(suites, "shards_of", shards)
         monkeypatch.setattr(suites, "ModelSpec", lambda recipe, uri: model)
-        lines = []
+        lines = [] if told is None else told
         return run_suite(replace(asked, **changes), lines.append, in_process), lines
 
     return run
@@ -58,6 +58,35 @@ def test_a_suite_leaves_results_and_a_report(ask, asked, tmp_path):
     assert json.loads((tmp_path / "out/mvbench/result.json").read_text()) == results[0]
     row = [str(cell) for column in results_table(asked.suite, results).columns for cell in column.cells]
     assert row == ["mvbench", "Avg", "100", "60.4", "66.8", "-", "7/7"]
+
+
+def broken(asked, name):
+    """An entry that is asked in vain: its metric cannot read its truth."""
+    entry = asked.suite.entries[0].model_copy(update={"name": name, "truth": "broken.json"})
+    Path(asked.root(entry), "broken.json").write_text("{")
+    return entry
+
+
+def test_an_entry_that_fails_leaves_the_others_their_numbers(ask, asked, tmp_path):
+    (entry,) = asked.suite.entries
+    lost = broken(asked, "lost")
+    entries = [entry, lost, entry.model_copy(update={"name": "later", "title": "Later"})]
+    lines = []
+    with pytest.raises(TpoError, match=r"^1 of 3 entries failed: lost: \S*broken\.json: not JSON"):
+        ask(Scripted(text("B) y")), lines, suite=Suite(name="mine", entries=entries))
+    assert [line for line in lines if line.startswith("lost  failed: ")]
+    assert "later  Avg 100  scored 7/7" in lines
+    reported = (tmp_path / "out/report.md").read_text()
+    assert "Later" in reported
+    assert "lost" not in reported
+
+
+def test_a_suite_without_any_number_has_no_report(ask, asked, tmp_path):
+    entries = [broken(asked, name) for name in ("a", "b")]
+    with pytest.raises(TpoError, match=r"^2 of 2 entries failed: a: .*; b: ") as caught:
+        ask(Scripted(text("B) y")), suite=Suite(name="mine", entries=entries))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out/report.html").exists()
 
 
 def test_a_suite_is_tracked_where_the_recipe_names_a_server(ask, tmp_path):

@@ -123,7 +123,7 @@ def _one_letter(said: str) -> bool:
 
 MVBENCH = Benchmark(_mvbench, _mvbench_truth, native_id, lambda sample, text: mvbench_option(sample, text) is not None)
 VIDEO_MME = Benchmark(_video_mme, _video_mme_truth, native_id, lambda _, text: choices.video_mme(text) != "")
-MLVU = Benchmark(_mlvu, _mlvu_truth, native_id, lambda _, text: _one_letter(choices.mlvu(text.strip())))
+MLVU = Benchmark(_mlvu, _mlvu_truth, native_id, lambda _, text: _one_letter(choices.mlvu(text)))
 SHORT_ANSWERS = Benchmark(_short_answers, _short_answers_truth, lambda sample: sample.sample_id)
 SEED_BENCH = Benchmark(
     _seed_bench, _seed_bench_truth, native_id, lambda _, text: choices.seed_bench_lmms_eval(text) in set("ABCD")

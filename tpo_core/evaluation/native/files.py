@@ -51,14 +51,14 @@ def raw(sample: Sample) -> dict[str, Any]:
 
 
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """JSON lines."""
+    """JSON lines; a float that is not finite is written as Python does, which the metrics read and reject."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def write_value(path: Path, value: Any) -> Path:
-    """One JSON value."""
+    """One JSON value; as for lines, of a float that is not finite."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
     return path

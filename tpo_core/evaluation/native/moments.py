@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tpo_core.data.predictions import answers, moments
+from tpo_core.data.predictions import moments
 from tpo_core.data.sample import Sample
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.native.choices import mvbench_option
@@ -14,10 +14,20 @@ from tpo_core.evaluation.native.files import Answered, Benchmark, Files, native_
 
 
 def _windows(given: Sequence[Answered], folder: Path) -> Files:
-    path = folder / "predictions.jsonl"
-    found = {one.sample.sample_id: moments.Moments(one.answer.windows) for one in given if one.answer.windows}
-    moments.write_qvhighlights([one.sample for one in given], found, str(path), unanswered=True)
-    return Files(path)
+    """A submission to QVHighlights with a line a query, as `moments.write_qvhighlights` has it, but for windows that it
+    refuses: these keep their place here, where the metric rejects and counts them."""
+    rows = []
+    for one in given:
+        about = raw(one.sample)
+        rows.append(
+            {
+                "qid": moments.qid_of(one.sample),
+                "query": about.get("query", one.sample.targets[0].label),
+                "vid": about.get("vid", PurePosixPath(one.sample.media[0].uri).stem),
+                "pred_relevant_windows": one.answer.windows,
+            }
+        )
+    return Files(write_lines(folder / "predictions.jsonl", rows))
 
 
 def _windows_truth(asked: Sequence[Sample], folder: Path) -> Files:
@@ -36,17 +46,17 @@ def _windows_truth(asked: Sequence[Sample], folder: Path) -> Files:
 
 
 def _next_gqa(given: Sequence[Answered], folder: Path) -> Files:
-    """Replies are read as MVBench reads them, since the official code compares numbers of options and reads no text."""
-    qa, ground = folder / "qa.json", folder / "ground.json"
+    """Replies are read as MVBench reads them, since the official code compares numbers of options and reads no text.
+    Spans are written as they were said, whatever they are."""
     chosen, spans = {}, {}
     for one in given:
         option = mvbench_option(one.sample, one.answer.text)
         if option is not None:
-            chosen[one.sample.sample_id] = option
+            chosen[native_id(one.sample)] = {"answer": one.sample.answer_index, "prediction": option}
         if one.ground is not None and one.ground.windows:
-            spans[one.sample.sample_id] = one.ground.windows[0][:2]
-    answers.write_next_gqa([one.sample for one in given], chosen, spans, str(qa), str(ground))
-    return Files(ground, {"qa": qa})
+            spans[native_id(one.sample)] = one.ground.windows[0][:2]
+    qa = write_value(folder / "qa.json", chosen)
+    return Files(write_value(folder / "ground.json", spans), {"qa": qa})
 
 
 def _next_gqa_truth(asked: Sequence[Sample], folder: Path) -> Files:

@@ -28,6 +28,7 @@ has no mIoU, vtimellm rounds each IoU to two decimals first. All take IoU over t
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 Window = tuple[float, float]
+_Key = tuple[str, str, Window]
 
 
 def score(ground_truth: Path, predictions: Path, implementation: str, strict_official: bool) -> Report:
@@ -131,12 +132,12 @@ def _timesuite(truth_path: Path, path: Path, strict: bool, rejections: Rejection
 
 
 def _timesuite_windows(path: Path, strict: bool, rejections: Rejections) -> dict[Any, Any]:
-    """Windows by id. A list holds replies, which are parsed as that code parses them."""
+    """Windows by id. A list holds replies, which that code parses; of an id that comes twice it takes the last."""
     content = files.json_value(path)
     if isinstance(content, dict):
         for key, row in content.items():
             files.require(row, ("timestamp",), f"{path}: {key}")
-            if not key.lstrip("-").isdecimal():
+            if not key.removeprefix("-").isdecimal():
                 raise TpoError(f"{path}: id {key!r} is no whole number")
         return {int(key): row["timestamp"] for key, row in content.items()}
     if not isinstance(content, list):
@@ -146,6 +147,9 @@ def _timesuite_windows(path: Path, strict: bool, rejections: Rejections) -> dict
         files.require(row, ("id", "generated_cap"), f"{path}: row {number}")
         if not str(row["id"]).isdecimal():
             raise TpoError(f"{path}: id {row['id']!r} is no whole number")
+        if int(row["id"]) in found and not strict:
+            rejections.add("duplicate", row["id"])
+            continue
         moment = _parsed(row["id"], str(row["generated_cap"]), replies.timesuite, strict, rejections)
         found[int(row["id"])] = [list(moment)] if moment else []
     return found
@@ -170,31 +174,58 @@ def _lmms_eval(truth_path: Path, path: Path, strict: bool, rejections: Rejection
     given = files.json_value(path)
     if not isinstance(given, dict):
         raise TpoError(f"{path}: not a JSON object of replies")
-    by_key = {_key(path, key): (key, reply) for key, reply in given.items()}
+    names: dict[_Key, list[str]] = {}
+    for name in given:
+        names.setdefault(_key(path, name), []).append(name)
     if truth_path.resolve() == path.resolve():
-        truths = list(by_key)
+        truths = list(names)
     else:
         sentences = charades_truth.sentences(truth_path)
         truths = list(dict.fromkeys(_key_of(sentence, truth_path) for sentence in sentences))
+    if strict:
+        return _lmms_official(truths, names, given, rejections)
+    for name in (name for several in names.values() for name in several[1:]):
+        rejections.add("duplicate", name)
     known = set(truths)
-    rejections.unknown([by_key[key][0] for key in by_key if key not in known])
+    rejections.unknown([several[0] for key, several in names.items() if key not in known])
     overlaps: dict[Any, float] = {}
-    for key in by_key if strict else truths:
+    for key in truths:
         truth = _sound(key, key[2], truth_path, strict, rejections)
         if truth is None:
             continue
-        if key not in by_key:
+        if key not in names:
             rejections.add("missing", key)
             overlaps[key] = 0.0
             continue
-        name, reply = by_key[key]
-        found = _parsed(name, str(reply), replies.lmms_eval, strict, rejections)
-        beyond = (truth[1] + 10, truth[1] + 20)  # what that code takes for a reply without a moment
-        overlaps[key] = _overlap(name, truth, found or beyond, strict, rejections)
-    return _recalls_and_mean, {by_key[k][0] if k in by_key else k: v for k, v in overlaps.items()}, len(truths)
+        name = names[key][0]
+        overlaps[name] = _lmms_overlap(name, truth, str(given[name]), strict, rejections)
+    return _recalls_and_mean, overlaps, len(truths)
 
 
-def _key(path: Path, key: str) -> tuple[str, str, Window]:
+def _lmms_official(
+    truths: list[_Key], names: dict[_Key, list[str]], given: dict[str, Any], rejections: Rejections
+) -> Scored:
+    """That code scores every reply and nothing else. So N is of the replies and of the truths without one."""
+    known = set(truths)
+    overlaps: dict[Any, float] = {}
+    for key, several in names.items():
+        for name in several:
+            if key not in known:
+                rejections.add("extra", name)
+            overlaps[name] = _lmms_overlap(name, key[2], str(given[name]), True, rejections)
+    lost = [key for key in truths if key not in names]
+    for key in lost:
+        rejections.add("missing", key)
+    return _recalls_and_mean, overlaps, len(overlaps) + len(lost)
+
+
+def _lmms_overlap(name: str, truth: Window, reply: str, strict: bool, rejections: Rejections) -> float:
+    found = _parsed(name, reply, replies.lmms_eval, strict, rejections)
+    beyond = (truth[1] + 10, truth[1] + 20)  # what that code takes for a reply without a moment
+    return _overlap(name, truth, found or beyond, strict, rejections)
+
+
+def _key(path: Path, key: str) -> _Key:
     parts = key.split(">>>")
     try:
         window = submission.pair(ast.literal_eval(parts[2])) if len(parts) == 3 else None
@@ -205,7 +236,7 @@ def _key(path: Path, key: str) -> tuple[str, str, Window]:
     return parts[0].removesuffix(".mp4"), parts[1].strip(), window
 
 
-def _key_of(sentence: Sentence, path: Path) -> tuple[str, str, Window]:
+def _key_of(sentence: Sentence, path: Path) -> _Key:
     if sentence.window is None:
         raise TpoError(f"{path}: the moment of {sentence.id} is not [start, end]")
     return sentence.video.removesuffix(".mp4"), sentence.text.strip(), sentence.window

@@ -17,8 +17,9 @@ READS = """\
 --predictions    folder with SEQUENCE/FRAME.png, palette index = object
 
 semi-supervised  without the first and the last frame; void is background; objects keep their numbers
-unsupervised     all frames; void does not count; at most 20 proposals, matched to the objects by mean (J + F)/2; with
-                 Annotations_unsupervised and a mask an expression, the rule of Ref-DAVIS17
+unsupervised     all frames; void does not count; at most 20 proposals, matched to the objects by mean (J + F)/2, of
+                 more objects some get none; with Annotations_unsupervised and a mask an expression, the rule of
+                 Ref-DAVIS17
 
 The objects of a sequence are those up to the largest number in its first frame. Strictly official, the decay is wrong
 for more than 256 frames, and the objects of `unsupervised` are numbered by the proposal that they got.
@@ -69,7 +70,6 @@ class _Reader:
         self._max_id = max_id
         self._strict = strict_official
         self._rejections = rejections
-        self._told = False
         if not folder.is_dir():
             self._tell("missing", folder.name)
 
@@ -88,8 +88,7 @@ class _Reader:
         if image.shape != shape:
             self._tell("malformed", f"{where}: {image.shape} for {shape}")
             return None
-        if image.max() > self._max_id and not self._told:
-            self._told = True
+        if image.max() > self._max_id:
             self._tell("out_of_range", f"{where}: object {image.max()} of at most {self._max_id}")
         return image
 
@@ -117,8 +116,8 @@ def _semi_supervised(
 def _unsupervised(
     frames: list[Path], n_objects: int, read: _Reader, strict_official: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same for the proposal that each object got."""
-    j_PKT, f_PKT = np.zeros((2, MAX_PROPOSALS, n_objects, len(frames)))
+    """The same for the proposal that each object got; of fewer proposals than objects the rest are empty."""
+    j_PKT, f_PKT = np.zeros((2, max(MAX_PROPOSALS, n_objects), n_objects, len(frames)))
     n_proposals = n_objects
     for t, path in enumerate(frames):
         truth = mask_files.indices(path)
@@ -129,9 +128,10 @@ def _unsupervised(
         counted = np.where(void, 0, found)
         true = [masks.shape_of((truth == k + 1) & ~void) for k in range(n_objects)]
         empty = masks.shape_of(np.zeros_like(void))
-        n_proposals = max(n_proposals, min(int(found.max()), MAX_PROPOSALS))
-        for p in range(MAX_PROPOSALS):
-            one = masks.shape_of(counted == p + 1) if p < found.max() else empty
+        shown = min(int(found.max()), MAX_PROPOSALS)
+        n_proposals = max(n_proposals, shown)
+        for p in range(len(j_PKT)):
+            one = masks.shape_of(counted == p + 1) if p < shown else empty
             for k in range(n_objects):
                 j_PKT[p, k, t], f_PKT[p, k, t] = masks.region_j(one, true[k]), masks.contour_f(one, true[k])
     mean_PK = (j_PKT.mean(axis=2) + f_PKT.mean(axis=2)) / 2

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tpo_core.errors import TpoError
-from tpo_core.metrics import files
+from tpo_core.metrics import files, submission
 from tpo_core.metrics.registry import Scorer
 from tpo_core.metrics.report import Rejections, Report
 
@@ -120,7 +120,7 @@ def _flaw(run: Any) -> str | None:
     """The reason to reject a run of chunks, or None."""
     if not isinstance(run, list | tuple) or len(run) != 2:
         return "malformed"
-    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in run):
+    if not all(map(submission.is_number, run)):
         return "malformed"
     if not all(map(math.isfinite, run)):
         return "not_finite"

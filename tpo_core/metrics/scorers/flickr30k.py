@@ -107,7 +107,7 @@ def _boxes(listed: Any, where: str, strict_official: bool, rejections: Rejection
     """(k, 4). By default a degenerate box keeps its rank, as NaN, and a list that holds none is empty."""
     try:
         found = np.array(listed, np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         found = np.empty(0)
     good = found.ndim == 2 and found.shape[1] == 4 and len(found)
     if strict_official:

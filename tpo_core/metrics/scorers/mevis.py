@@ -45,6 +45,8 @@ def _truths(videos: dict[str, Any], run_lengths: dict[str, Any], where: str) -> 
                 yield f"{key} has no frame"
                 continue
             lists = [run_lengths.get(str(anno), []) for anno in expression["anno_id"]]
+            if not all(isinstance(each, list) for each in lists):
+                raise TpoError(f"{where}: the masks of {key} must be lists with an entry a frame (mask_dict.json)")
             if any(len(each) < len(entry["frames"]) for each in lists):
                 yield f"{key} has masks for fewer frames than its video"
                 continue

@@ -63,7 +63,7 @@ def score(ground_truth: Path, predictions: Path, implementation: str, strict_off
 
 
 def _letter(question: Question, reply: str) -> str | None:
-    said = choices.mlvu(reply.strip())
+    said = choices.mlvu(reply)  # with its blanks: they are no part of the letter officially, so that the reply is wrong
     return said if len(said) == 1 and said in choices.LETTERS else None
 
 

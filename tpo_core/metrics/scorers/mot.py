@@ -4,6 +4,7 @@ import configparser
 import contextlib
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,7 @@ def _evaluate(
     """The fields of each metric by sequence, and combined."""
     by_sequence = {}
     try:
-        # What it prints before it raises is in the exception too.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _quiet():
             dataset = trackeval.datasets.MotChallenge2DBox(config)
             for name in names:
                 data = dataset.get_preprocessed_seq_data(dataset.get_raw_seq_data(tracker, name), "pedestrian")
@@ -95,6 +95,15 @@ def _evaluate(
         for kind, metric in METRICS.items()
     }
     return by_sequence, combined
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing is seen of what it prints before it raises, on stderr the traceback: that is in the exception too. Nor of
+    numpy's warnings of infinities, which it takes as they are."""
+    streams = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with streams[0], streams[1], np.errstate(all="ignore"):
+        yield
 
 
 def _printed(kind: str, fields: dict[str, Any]) -> dict[str, float]:

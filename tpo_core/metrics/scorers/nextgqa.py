@@ -14,12 +14,12 @@ from tpo_core.metrics.report import Rejections, Report
 READS = """\
 --ground-truth   gsub_{val,test}.json: VIDEO: {duration, location: {QUESTION: [[start_s, end_s], ...]}}
 --predictions    JSON object VIDEO_QUESTION: [start_s, end_s]
---qa             JSON object VIDEO_QUESTION: {answer, prediction}; without it no answer is right, so Acc@GQA is 0
+--qa             JSON object VIDEO_QUESTION: {answer, prediction}; without it there is no Acc@GQA
 
 Numbers are percent with one decimal: mIoP, mIoU, TIoP@t, TIoU@t (>= t) of the best overlap with the segments of the
 truth, taken separately; IoP is over the prediction's length, IoU over the hull; a prediction without length has IoU 0,
 and IoP 1 inside a segment. Acc@GQA needs the right answer and IoP >= .5. Strictly official, questions without a
-prediction leave the denominator."""
+prediction leave the denominator, and without --qa Acc@GQA is 0."""
 
 Span = tuple[float, float]
 
@@ -35,7 +35,7 @@ def score(
 ) -> Report:
     """Over the questions of the truth, or strictly official over those with a prediction."""
     truths, given = _truths(ground_truth, fractions), _object(predictions)
-    answers = _object(qa) if qa is not None else {}
+    answers = None if qa is None else _object(qa)
     wanted = truths.keys() if subset is None else _keys(subset)
     rejections = Rejections()
     overlaps: dict[str, tuple[float, float]] = {}
@@ -54,16 +54,12 @@ def score(
     rejections.unknown(key for key in given if key not in truths)
     if not overlaps:
         raise TpoError(f"{predictions}: has no question of {ground_truth}, so there is nothing to score")
-    right = {
-        key: overlap[1] >= 0.5 and _right(answers, key, strict_official, rejections)
-        for key, overlap in overlaps.items()
-        if qa is not None
-    }
+    n_right = _n_right(overlaps, answers, strict_official, rejections)
     return Report(
         "nextgqa",
         implementation,
         strict_official,
-        _numbers(list(overlaps.values()), sum(right.values())),
+        _numbers(list(overlaps.values()), n_right),
         len(overlaps),
         sum(key in wanted for key in truths),
         rejections.summary(),
@@ -106,24 +102,42 @@ def _span(
             rejections.add("empty" if value == [] else reason, key)
         return None
     if span is not None and duration_s is not None:
-        start_s, end_s = np.round(np.array(span) * duration_s, 1).tolist()
+        with np.errstate(all="ignore"):  # of an infinity and a duration of 0
+            start_s, end_s = np.round(np.array(span) * duration_s, 1).tolist()
         return start_s, end_s
     return span
 
 
-def _right(answers: dict[str, Any], key: str, strict: bool, rejections: Rejections) -> bool:
-    row = answers.get(key)
-    if isinstance(row, dict) and {"answer", "prediction"} <= row.keys():
-        return row["answer"] == row["prediction"]
+def _n_right(
+    overlaps: dict[str, tuple[float, float]], answers: dict[str, Any] | None, strict: bool, rejections: Rejections
+) -> int | None:
+    """Questions with the right answer and IoP >= .5; None where no answers were given, so that nobody takes a 0 for
+    measured. Every missing answer is told; the official code looks for those of grounded questions only."""
+    grounded = [key for key, (_, iop) in overlaps.items() if iop >= 0.5]
     if strict:
+        return sum(_right(answers, key) for key in grounded) if answers else 0
+    if answers is None:
+        rejections.add("missing", "all answers, so that there is no Acc@GQA: --qa was not given")
+        return None
+    for key in overlaps:
+        if not _is_answer(answers.get(key)):
+            rejections.add("missing", f"{key} answer")
+    return sum(_is_answer(answers.get(key)) and _right(answers, key) for key in grounded)
+
+
+def _is_answer(row: Any) -> bool:
+    return isinstance(row, dict) and {"answer", "prediction"} <= row.keys()
+
+
+def _right(answers: dict[str, Any], key: str) -> bool:
+    if not _is_answer(answers.get(key)):
         raise TpoError(f"the official code stops here: there is no answer to {key}")
-    rejections.add("missing", f"{key} answer")
-    return False
+    return answers[key]["answer"] == answers[key]["prediction"]
 
 
-def _numbers(overlaps: list[tuple[float, float]], n_right: int) -> dict[str, float]:
+def _numbers(overlaps: list[tuple[float, float]], n_right: int | None) -> dict[str, float]:
     n = len(overlaps)
-    numbers = {"Acc@GQA": n_right * 1.0 / n * 100}
+    numbers = {} if n_right is None else {"Acc@GQA": n_right * 1.0 / n * 100}
     for name, place in (("IoP", 1), ("IoU", 0)):
         values = [each[place] for each in overlaps]
         numbers[f"m{name}"] = sum(values) / n * 100

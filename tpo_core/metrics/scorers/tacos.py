@@ -30,7 +30,7 @@ def score(ground_truth: Path, predictions: Path, implementation: str, strict_off
     """By id for JSON lines, by place for the others."""
     rejections = Rejections()
     truths = _truths(ground_truth)
-    given = _given(predictions, list(truths))
+    given = _given(predictions, list(truths), strict_official, rejections)
     rejections.unknown([key for key in given if key not in truths])
     found: dict[Any, np.ndarray] = {}
     for key, truth in truths.items():
@@ -114,12 +114,17 @@ def _of_video(path: Path, video: str, note: Any) -> list[tuple[float, float]]:
     return [(max(span[0] / fps, 0), min(span[1] / fps, n_frames / fps)) for span in pairs if span and span[0] < span[1]]
 
 
-def _given(path: Path, keys: list[Any]) -> dict[Any, Any]:
+def _given(path: Path, keys: list[Any], strict: bool, rejections: Rejections) -> dict[Any, Any]:
+    """The moments by qid or by place. Of a repeated qid the first are kept and the others told; strictly the last."""
     if path.suffix == ".jsonl":
-        rows = files.json_lines(path, "qid", "pred_relevant_windows")
-        for row in rows:
+        found: dict[Any, Any] = {}
+        for row in files.json_lines(path, "qid", "pred_relevant_windows"):
             files.require_id(row["qid"], f"{path}: qid")
-        return {row["qid"]: row["pred_relevant_windows"] for row in rows}
+            if row["qid"] in found and not strict:
+                rejections.add("duplicate", row["qid"])
+            else:
+                found[row["qid"]] = row["pred_relevant_windows"]
+        return found
     content = files.json_value(path)
     if isinstance(content, dict):
         content = content.get("segments_score_sorted")

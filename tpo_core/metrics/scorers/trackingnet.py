@@ -6,6 +6,7 @@ import numpy as np
 
 from tpo_core.errors import TpoError
 from tpo_core.metrics import box_files
+from tpo_core.metrics.boxes import QUIETLY
 from tpo_core.metrics.registry import Scorer
 from tpo_core.metrics.report import Rejections, Report
 
@@ -74,6 +75,7 @@ def _fitted(prediction: np.ndarray, frames: int) -> np.ndarray:
     return fitted
 
 
+@QUIETLY
 def _curves(prediction: np.ndarray, truth: np.ndarray, rejected_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares of frames (3, 21) for success, precision and normalised precision; which frames are covered."""
     true, found = np.round(truth), np.round(prediction)
@@ -82,13 +84,12 @@ def _curves(prediction: np.ndarray, truth: np.ndarray, rejected_T: np.ndarray) -
     low = np.fmax(true[:, :2], found[:, :2])
     high = np.fmin(true[:, :2] + true[:, 2:] - 1.0, found[:, :2] + found[:, 2:] - 1.0)
     inter = np.prod(np.maximum(high - low + 1, 0), axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        overlap = inter / (np.prod(true[:, 2:], axis=1) + np.prod(found[:, 2:], axis=1) - inter)
-        apart = (true[:, :2] + (true[:, 2:] + 1.0) / 2) - (found[:, :2] + (found[:, 2:] + 1.0) / 2)
-        error = np.sqrt(apart[:, 0] ** 2 + apart[:, 1] ** 2)
-        sizes = true[:, 2:]
-        squares = apart / sizes * apart / sizes
-        normalized = np.sqrt(squares[:, 0] + squares[:, 1])
+    overlap = inter / (np.prod(true[:, 2:], axis=1) + np.prod(found[:, 2:], axis=1) - inter)
+    apart = (true[:, :2] + (true[:, 2:] + 1.0) / 2) - (found[:, :2] + (found[:, 2:] + 1.0) / 2)
+    error = np.sqrt(apart[:, 0] ** 2 + apart[:, 1] ** 2)
+    sizes = true[:, 2:]
+    squares = apart / sizes * apart / sizes
+    normalized = np.sqrt(squares[:, 0] + squares[:, 1])
     overlap[rejected_T], error[rejected_T], normalized[rejected_T] = -1.0, np.inf, np.inf
     curves = [
         np.mean(overlap[:, None] >= STEPS, axis=0),
