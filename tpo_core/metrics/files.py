@@ -9,11 +9,11 @@ from tpo_core.errors import TpoError
 
 def text(path: Path) -> str:
     """The content of a UTF-8 file."""
-    if path.is_dir():
-        raise TpoError(f"{path}: a folder, but this metric reads a file here; see --help")
-    if not path.exists():
-        raise TpoError(f"{path}: there is no such file")
     try:
+        if path.is_dir():
+            raise TpoError(f"{path}: a folder, but this metric reads a file here; see --help")
+        if not path.exists():
+            raise TpoError(f"{path}: there is no such file")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TpoError(f"{path}: not UTF-8 text (byte {error.start}: {error.reason}); convert it") from None
