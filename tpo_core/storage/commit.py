@@ -77,7 +77,7 @@ def forget_copies(uri: str | Path) -> None:
     """Delete what `fetch` has left on this machine of a remote folder, whatever its content was."""
     pattern = _copy(str(uri), "*")
     for copy in pattern.parent.glob(f"{glob.escape(pattern.name.removesuffix('*'))}*"):
-        shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
+        shutil.rmtree(copy)
 
 
 def _copy(uri: str, stamp: str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from tpo_core.errors import TpoError
 from tpo_core.storage import local, s3, uri
-from tpo_core.storage.commit import commit, fetch, is_committed
+from tpo_core.storage.commit import commit, fetch, forget_copies, is_committed
 
 FILES = {"a.txt": b"one", "sub/b.bin": b"two"}
 
@@ -165,3 +165,17 @@ def test_workers_of_a_node_that_fetch_at_once_share_one_download(staging, bucket
     with ThreadPoolExecutor(4) as pool:  # the lock is that of an open file, so threads are as good as processes
         copies = set(pool.map(lambda _: fetch(f"{bucket}/out/x"), range(8)))
     assert (len(copies), len(downloads)) == (1, 1)
+
+
+def test_copies_of_a_folder_are_forgotten_and_those_of_others_kept(bucket, tmp_path):
+    copies = {}
+    for name in ("model", "model-2"):
+        for content in ("old", "new"):
+            uri.delete(f"{bucket}/{name}")
+            (tmp_path / "staged").mkdir()
+            (tmp_path / "staged" / "weights").write_text(content * len(name))
+            commit(tmp_path / "staged", f"{bucket}/{name}")
+            copies[name, content] = fetch(f"{bucket}/{name}")
+    forget_copies(f"{bucket}/model")
+    assert {key for key, copy in copies.items() if copy.exists()} == {("model-2", "old"), ("model-2", "new")}
+    forget_copies(f"{bucket}/never-fetched")
