@@ -28,7 +28,7 @@ class Claim:
     paper: str | None
 
 
-QA, REGION, MOMENT, MASK = "qa/accuracy", "region/acc@0.5", "moment/r1@0.5", "mask/j"
+QA, REGION, MOMENT, MASK, TRACK = "qa/accuracy", "region/acc@0.5", "moment/r1@0.5", "mask/j", "track/miou"
 
 CLAIMS = (
     Claim("TPO talks better than its base", QA, "TPO", BASE, "MVBench 66.8 and 60.4, table 2"),
@@ -38,6 +38,11 @@ CLAIMS = (
     Claim("Heads time better than text", MOMENT, "TPO", "text", "Charades R@.5 40.2 and 18.6, table 11"),
     Claim("Heads point better than text", REGION, "TPO", "text", None),
     Claim("Heads segment better than text", MASK, "TPO", "text", None),
+    Claim("Heads track better than text", TRACK, "TPO", "text", None),
+    Claim("All together point better than regions alone", REGION, "TPO", "R", "RefCOCO 82.0 and 77.3, table 12"),
+    Claim("All together segment better than masks alone", MASK, "TPO", "M", "J&F 63.9 and 55.1, table 12"),
+    Claim("All together time better than moments alone", MOMENT, "TPO", "T", "40.2 and 30.2, table 12"),
+    Claim("All together track better than masks alone", TRACK, "TPO", "M", None),
     Claim("Masks help regions", REGION, "R+M", "R", "RefCOCO 80.2 and 77.3, table 12"),
     Claim("Regions help masks", MASK, "R+M", "M", "Ref-YouTube-VOS J&F 58.3 and 55.1, table 12"),
     Claim("Moments help regions", REGION, "T+R+M", "R+M", "81.6 and 80.2, table 12"),

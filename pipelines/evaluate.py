@@ -125,8 +125,10 @@ def measure_suite(args: argparse.Namespace, recipe: Recipe) -> int:
     if asked.sam2 is not None and os.path.exists(asked.sam2):
         asked = replace(asked, sam2=os.path.abspath(asked.sam2))
     with connect(recipe):
-        results = run_suite(asked, echo)
-    Console(width=120, highlight=False).print(results_table(asked.suite, results))
+        ran = run_suite(asked, echo)
+    if ran.results:
+        Console(width=120, highlight=False).print(results_table(asked.suite, ran.results))
+    ran.check()
     return 0
 
 

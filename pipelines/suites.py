@@ -147,10 +147,28 @@ def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:
     return shared
 
 
-def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[str, Any]]:
-    """Asks and scores every entry, writes the report, returns the results. Needs a Ray that is initialised.
+@dataclass(frozen=True)
+class Ran:
+    """What came of the entries of a suite, by name: results, and why others have none."""
 
-    TpoError, when all is done, for the entries that failed: hours of the others are not lost for one of them.
+    results: dict[str, dict[str, Any]]
+    failed: dict[str, Exception]
+
+    def check(self) -> None:
+        """TpoError for entries that failed; any other as it is, with its traceback."""
+        for name, error in self.failed.items():
+            if not isinstance(error, TpoError):
+                error.add_note(f"while {name} was evaluated; the other entries have their results")
+                raise error
+        if self.failed:
+            told = "; ".join(f"{name}: {in_one_line(error)}" for name, error in self.failed.items())
+            raise TpoError(f"{len(self.failed)} of {len(self.failed) + len(self.results)} entries failed: {told}")
+
+
+def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> Ran:
+    """Asks and scores every entry and writes the report. Needs a Ray that is initialised.
+
+    An entry that fails does not end the run: hours of the others are not lost for it.
     """
     train, evaluation, group = asked.recipe.train, asked.recipe.evaluation, asked.recipe.nodes.evaluate
     settings = Settings(evaluation.batch_size, evaluation.max_new_tokens, asked.limit)
@@ -161,14 +179,14 @@ def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[s
     spec, control = models_of(asked)
     results: dict[str, dict[str, Any]] = {}
     shards: dict[str, str] = {}
-    failed: dict[str, TpoError] = {}
+    failed: dict[str, Exception] = {}
     for number, entry in enumerate(asked.suite.entries, start=1):
         echo(f"{entry.name}  {number} of {len(asked.suite.entries)}: {entry.title}")
         try:
             made = shards_of(entry, asked, echo)
             place = Place(made, asked.root(entry), join(asked.output, entry.name))
             results[entry.name] = run_entry(entry, spec, control, place, settings, pool, echo)
-        except TpoError as error:
+        except Exception as error:  # told by Ran.check when the others have been asked
             failed[entry.name] = error
             echo(f"{entry.name}  failed: {in_one_line(error)}")
             continue
@@ -176,10 +194,7 @@ def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> list[dict[s
         echo(headline(entry, results[entry.name]))
     if results:
         report_on(asked, shards, echo)
-    if failed:
-        told = "; ".join(f"{name}: {in_one_line(error)}" for name, error in failed.items())
-        raise TpoError(f"{len(failed)} of {len(asked.suite.entries)} entries failed: {told}")
-    return list(results.values())
+    return Ran(results, failed)
 
 
 def models_of(asked: Asked) -> tuple[Spec, Spec | None]:
@@ -216,14 +231,16 @@ def headline_names(entry: Entry, result: dict[str, Any]) -> list[str]:
     return (names or list(result["metrics"]))[:SHOWN_NUMBERS]
 
 
-def results_table(suite: Suite, results: list[dict[str, Any]]) -> Table:
-    """A row a number: of the model, of the published models, of plain SAM2."""
+def results_table(suite: Suite, results: dict[str, dict[str, Any]]) -> Table:
+    """A row a number: of the model, of the published models, of plain SAM2. An entry without a result has none."""
     table = Table(title=suite.name, title_justify="left")
     for name in ("benchmark", "number"):
         table.add_column(name)
     for name in ("model", "VideoChat2", "VideoChat-TPO", "SAM2", "n/N"):
         table.add_column(name, justify="right")
-    for entry, result in zip(suite.entries, results, strict=True):
+    for entry in suite.entries:
+        if (result := results.get(entry.name)) is None:
+            continue
         for name in headline_names(entry, result):
             others = [result["published"].get(key, {}).get(name) for key in ("videochat2", "videochat_tpo")]
             others.append((result["control"] or {}).get(name))

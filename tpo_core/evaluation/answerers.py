@@ -119,7 +119,8 @@ class ModelAnswerer:
             record = replace(record, box=said_box(found.box_xyxy.numpy()))
         elif isinstance(found, SpanPrediction):
             pairs = zip(found.spans_s.tolist(), found.scores.tolist(), strict=True)
-            record = replace(record, windows=tuple((start, end, score) for (start, end), score in pairs))
+            clips = () if found.clips_V3 is None else tuple(map(tuple, found.clips_V3.tolist()))
+            record = replace(record, windows=tuple((start, end, score) for (start, end), score in pairs), clips=clips)
         elif isinstance(found, Prompted):
             record = self._followed(request, record, found)
         elif isinstance(found, MaskPrediction):

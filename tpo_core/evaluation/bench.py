@@ -37,7 +37,7 @@ from tpo_core.metrics.report import Report, flat
 from tpo_core.storage import local
 from tpo_core.storage.uri import is_local, join, scratch_dir, write_bytes, write_json
 
-ANSWERS_VERSION = 2  # raise it when the same model would be asked otherwise; 2: boxes and windows as they were said
+ANSWERS_VERSION = 3  # raise it when the same model would be asked otherwise, or more of its answer is kept
 Echo = Callable[[str], None]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tpo_core.data import rle
 from tpo_core.data.example import Example
 from tpo_core.data.instructions import conversation
-from tpo_core.data.sample import Sample, TrackEntry, answer_targets
+from tpo_core.data.sample import Saliency, Sample, TrackEntry, answer_targets
 from tpo_core.data.shards import ShardSet
 from tpo_core.models.targets import track_of
 
@@ -49,6 +49,11 @@ def true_box(sample: Sample) -> np.ndarray:
 def true_spans(sample: Sample) -> np.ndarray:
     """(k, 2) seconds."""
     return np.array([t.span_s for t in answer_targets(sample) if t.span_s is not None], np.float64).reshape(-1, 2)
+
+
+def true_saliency(sample: Sample) -> Saliency | None:
+    """Who finds which clip a highlight; None where the labels do not say."""
+    return next((target.saliency for target in sample.targets if target.saliency is not None), None)
 
 
 def true_masks(example: Example) -> np.ndarray:

@@ -162,10 +162,14 @@ class BoxPrediction:
 
 @dataclass
 class SpanPrediction:
-    """spans_s: (k, 2) start and end in seconds, best first; scores: (k,) in [0, 1]."""
+    """spans_s: (k, 2) start and end in seconds, best first; scores: (k,) in [0, 1].
+
+    clips_V3: of a head that tells which clips are highlights, start and end of each in seconds, in order and without
+    gaps, and its saliency, any real number; None of a head that does not."""
 
     spans_s: Tensor
     scores: Tensor
+    clips_V3: Tensor | None = None
 
 
 @dataclass

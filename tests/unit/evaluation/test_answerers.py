@@ -64,6 +64,14 @@ def test_a_moment_that_ends_before_it_starts_keeps_its_place():
     assert record.windows == tuple(pytest.approx(window, nan_ok=True) for window in expected)
 
 
+def test_saliency_is_kept_with_the_clips_that_it_is_of():
+    clips = torch.tensor([[0.0, 1.5, -0.25], [1.5, 3.0, 2.0]])
+    found = SpanPrediction(torch.tensor([[1.0, 3.0]]), torch.tensor([0.5]), clips)
+    model = FakeModel(lambda example: Answer("", [], [("temporal", found)], ["temporal"]))
+    (record,) = ModelAnswerer(model).answer([request("moment")], 8)
+    assert Record.of_line(record.line()).clips == ((0.0, 1.5, -0.25), (1.5, 3.0, 2.0))
+
+
 @pytest.mark.parametrize("box", [(20.0, 3.0, 4.0, 15.0), (NAN, 3.0, 20.0, 15.0), (4.0, 3.0, 4.0, 15.0)])
 def test_a_box_that_is_none_is_kept_as_it_was_said(box):
     found = BoxPrediction(torch.tensor(box))
@@ -184,8 +192,8 @@ def test_what_is_not_said_of_a_frame_is_said_of_the_nearest():
 
 def test_a_record_comes_back_from_its_line():
     record = Record(
-        "k", "text \u00e9", ("mask",), (1.0, 2.0, 3.0, 4.0), ((0.5, 1.0, 0.25),), {3: None, 4: (0.0, 0.0, 1.5, 1.0)},
-        {3: None, 4: rle.encode(np.eye(3, dtype=bool))}, 1.5, "not_asked: x",
+        "k", "text \u00e9", ("mask",), (1.0, 2.0, 3.0, 4.0), ((0.5, 1.0, 0.25),), ((0.0, 1.0, -2.5),),
+        {3: None, 4: (0.0, 0.0, 1.5, 1.0)}, {3: None, 4: rle.encode(np.eye(3, dtype=bool))}, 1.5, "not_asked: x",
     )  # fmt: skip
     assert Record.of_line(record.line()) == record
     assert Record.of_line(Record("k").line()) == Record("k")

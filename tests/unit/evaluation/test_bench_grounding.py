@@ -13,6 +13,7 @@ from PIL import Image
 from tests.unit.evaluation.benches import FORMATS, Scripted, bench_of, entry_of
 from tpo_core.data import rle
 from tpo_core.data.shards import ShardSet
+from tpo_core.evaluation.native.moments import saliency_of
 from tpo_core.evaluation.record import Record
 from tpo_core.evaluation.report.footage import of_sets
 from tpo_core.evaluation.report.write import write_report
@@ -76,6 +77,51 @@ def test_qvhighlights_windows(tmp_path, capsys):
     assert result["metrics"]["brief/MR-full-R1@0.7"] == 100.0
     assert result["metrics"]["brief/MR-full-mAP"] == 100.0
     assert rescored(result, capsys)["result"]["brief"]["MR-full-mAP"] == 100.0
+
+
+@pytest.mark.parametrize("truth", [None, "highlight_train_release.jsonl"])
+def test_qvhighlights_saliency(tmp_path, capsys, truth):
+    """Clips of one second. Of two seconds the fifth is said to be best, then the first: VeryGood for the second, and
+    for the first of three annotators; so precision is 1, 1/2 and 0."""
+    entry = entry_of("qvhighlights", "moment", "qvhighlights", implementation="cgdetr", split="train", truth=truth)
+    bench = bench_of(tmp_path, entry, FORMATS / "qvhighlights")
+    said = {0: 3.0, 1: 4.0, 8: 9.0, 9: 0.0}
+    clips = tuple((float(second), second + 1.0, said.get(second, -1.0)) for second in range(126))
+    result = bench.run(saying(clips))
+    assert result["metrics"]["brief/HL-min-VeryGood-Hit1"] == 100.0
+    assert result["metrics"]["brief/HL-min-VeryGood-mAP"] == 50.0
+    assert rescored(result, capsys)["result"]["brief"]["HL-min-VeryGood-Hit1"] == 100.0
+    other = saying(tuple((start, end, -score) for start, end, score in clips), name="the other way round")
+    worst = bench.run(other)
+    assert worst["metrics"]["brief/HL-min-VeryGood-Hit1"] == 0.0
+
+
+def test_a_head_that_scores_no_clips_has_no_numbers_of_highlights(tmp_path):
+    entry = entry_of("qvhighlights", "moment", "qvhighlights", implementation="cgdetr", split="train")
+    result = bench_of(tmp_path, entry, FORMATS / "qvhighlights").run(saying(()))
+    assert result["metrics"]["brief/MR-full-mAP"] == 0.0
+    assert not [name for name in result["metrics"] if "HL-" in name]
+
+
+def saying(clips, name="scripted"):
+    """One moment at the end, and saliency."""
+    said = {"windows": ((120.0, 126.0, 0.5),), "clips": clips}
+    return Scripted(lambda asked: Record(asked.ask.key, "<time_begin>", ("temporal",), **said), name)
+
+
+@pytest.mark.parametrize(
+    ("clips", "duration_s", "expected"),
+    [
+        (((0.0, 1.0, 2.0), (1.0, 2.0, 4.0), (2.0, 3.0, 6.0), (3.0, 4.0, 6.0)), 4.0, [3.0, 6.0]),
+        (((0.0, 3.0, 1.0), (3.0, 6.0, 4.0)), 6.0, [1.0, 2.5, 4.0]),
+        (((0.0, 2.0, 1.0), (2.0, 4.0, 5.0)), 9.9, [1.0, 5.0, 5.0, 5.0]),
+        (((0.0, 8.0, 1.5),), 5.0, [1.5, 1.5]),
+        (((0.0, 0.5, 1.5),), 0.5, [1.5]),
+        (((0.0, 2.5, 1.0), (2.5, 5.0, 2.0)), None, [1.0, 1.75]),
+    ],
+)
+def test_saliency_counts_in_clips_of_two_seconds(clips, duration_s, expected):
+    assert saliency_of(clips, duration_s) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,19 @@ def test_predictions_on_features_fall_on_clips(random_context):
         assert (exact.spans_s % 2).abs().max() > 0
 
 
+def test_every_clip_has_its_seconds_and_its_saliency(random_context):
+    context, hidden = with_features(random_context(2, 6), [5, 3], [3, 5], clip_len_s=2.0), torch.randn(2, HIDDEN)
+    context.frame_mask_BT[1, 4:] = False
+    stored, frames = head(**STORED).eval(), head().eval()
+    long, short = (one.clips_V3 for one in stored.predict(hidden, context))
+    assert long[:, :2].tolist() == [[0, 2], [2, 4], [4, 6], [6, 8], [8, 10]]
+    assert short[:, :2].tolist() == [[0, 2], [2, 4], [4, 6]]
+    scores = stored.network(stored.inputs(hidden, context)).saliency_BV
+    assert torch.equal(short[:, 2], scores[1, :3])
+    (_, fewer) = (one.clips_V3 for one in frames.predict(hidden, context))
+    assert fewer[:, :2].tolist() == [[0, 2.5], [2.5, 5], [5, 7.5], [7.5, 10]]
+
+
 def test_a_sample_is_predicted_alike_alone_and_among_longer_ones(random_context):
     model = head(**STORED).eval()
     context = with_features(random_context(3, 6), [10, 4, 7], [2, 5, 1])
@@ -217,6 +230,7 @@ def test_a_sample_is_predicted_alike_alone_and_among_longer_ones(random_context)
         (single,) = model.predict(hidden[row : row + 1], alone)
         torch.testing.assert_close(single.spans_s, together.spans_s, rtol=0, atol=2e-4)
         torch.testing.assert_close(single.scores, together.scores, rtol=0, atol=1.1e-4)
+        torch.testing.assert_close(single.clips_V3, together.clips_V3, rtol=0, atol=1e-4)
 
 
 def test_it_computes_in_fp32_under_autocast(random_context):

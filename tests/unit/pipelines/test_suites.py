@@ -40,23 +40,25 @@ def ask(asked, monkeypatch):
         folder = Path(asked.output) / entry.name / "shards"
         return str(write_bench(folder, read(entry, root)[:: step_of(entry, asked)]))
 
-    def run(model, told=None, **changes):
+    def run(model, **changes):
         monkeypatch.setattr(suites, "shards_of", shards)
         monkeypatch.setattr(suites, "ModelSpec", lambda recipe, uri: model)
-        lines = [] if told is None else told
+        lines = []
         return run_suite(replace(asked, **changes), lines.append, in_process), lines
 
     return run
 
 
 def test_a_suite_leaves_results_and_a_report(ask, asked, tmp_path):
-    results, lines = ask(Scripted(text("B) y")))
-    assert results[0]["metrics"]["Avg"] == 100.0
+    ran, lines = ask(Scripted(text("B) y")))
+    ran.check()
+    result = ran.results["mvbench"]
+    assert result["metrics"]["Avg"] == 100.0
     assert lines[0] == "mvbench  1 of 1: mvbench"
     assert "mvbench  Avg 100  scored 7/7" in lines
     assert (tmp_path / "out/report.html").is_file()
-    assert json.loads((tmp_path / "out/mvbench/result.json").read_text()) == results[0]
-    row = [str(cell) for column in results_table(asked.suite, results).columns for cell in column.cells]
+    assert json.loads((tmp_path / "out/mvbench/result.json").read_text()) == result
+    row = [str(cell) for column in results_table(asked.suite, ran.results).columns for cell in column.cells]
     assert row == ["mvbench", "Avg", "100", "60.4", "66.8", "-", "7/7"]
 
 
@@ -71,9 +73,11 @@ def test_an_entry_that_fails_leaves_the_others_their_numbers(ask, asked, tmp_pat
     (entry,) = asked.suite.entries
     lost = broken(asked, "lost")
     entries = [entry, lost, entry.model_copy(update={"name": "later", "title": "Later"})]
-    lines = []
+    suite = Suite(name="mine", entries=entries)
+    ran, lines = ask(Scripted(text("B) y")), suite=suite)
     with pytest.raises(TpoError, match=r"^1 of 3 entries failed: lost: \S*broken\.json: not JSON"):
-        ask(Scripted(text("B) y")), lines, suite=Suite(name="mine", entries=entries))
+        ran.check()
+    assert list(results_table(suite, ran.results).columns[0].cells) == ["mvbench", "Later"]
     assert [line for line in lines if line.startswith("lost  failed: ")]
     assert "later  Avg 100  scored 7/7" in lines
     reported = (tmp_path / "out/report.md").read_text()
@@ -83,10 +87,28 @@ def test_an_entry_that_fails_leaves_the_others_their_numbers(ask, asked, tmp_pat
 
 def test_a_suite_without_any_number_has_no_report(ask, asked, tmp_path):
     entries = [broken(asked, name) for name in ("a", "b")]
+    ran, _ = ask(Scripted(text("B) y")), suite=Suite(name="mine", entries=entries))
     with pytest.raises(TpoError, match=r"^2 of 2 entries failed: a: .*; b: ") as caught:
-        ask(Scripted(text("B) y")), suite=Suite(name="mine", entries=entries))
+        ran.check()
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out/report.html").exists()
+
+
+def test_an_error_of_the_code_keeps_its_traceback_and_the_other_results(ask, asked, monkeypatch):
+    (entry,) = asked.suite.entries
+    run_entry = suites.run_entry
+
+    def run(entry, *rest):
+        return run_entry(entry, *rest) if entry.name == "mvbench" else {}["a bug"]
+
+    monkeypatch.setattr(suites, "run_entry", run)
+    entries = [entry.model_copy(update={"name": "bad"}), entry]
+    ran, lines = ask(Scripted(text("B) y")), suite=Suite(name="mine", entries=entries))
+    assert "bad  failed: KeyError: 'a bug'" in lines
+    assert list(ran.results) == ["mvbench"]
+    with pytest.raises(KeyError, match="a bug") as caught:
+        ran.check()
+    assert caught.value.__notes__ == ["while bad was evaluated; the other entries have their results"]
 
 
 def test_a_suite_is_tracked_where_the_recipe_names_a_server(ask, tmp_path):
@@ -105,9 +127,9 @@ def test_a_limit_reads_no_more_media_than_it_must(ask, asked):
     entry = asked.suite.entries[0]
     assert (step_of(entry, limited), step_of(entry, asked)) == (2, 1)
     model = Scripted(text("B) y"))
-    results, _ = ask(model, limit=3)
+    ran, _ = ask(model, limit=3)
     assert len(model.asked) == 3
-    assert results[0]["asked"] == 3
+    assert ran.results["mvbench"]["asked"] == 3
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

@@ -6,43 +6,63 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from tpo_core.data.predictions import moments
 from tpo_core.data.sample import Sample
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.native.choices import mvbench_option
 from tpo_core.evaluation.native.files import Answered, Benchmark, Files, native_id, raw, write_lines, write_value
+from tpo_core.metrics.highlights import CLIP_S
 
 
 def _windows(given: Sequence[Answered], folder: Path) -> Files:
     """A submission to QVHighlights with a line a query, as `moments.write_qvhighlights` has it, but for windows that it
-    refuses: these keep their place here, where the metric rejects and counts them."""
+    refuses: these keep their place here, where the metric rejects and counts them. Saliency is in it where labels and
+    answer tell it."""
     rows = []
     for one in given:
         about = raw(one.sample)
-        rows.append(
-            {
-                "qid": moments.qid_of(one.sample),
-                "query": about.get("query", one.sample.targets[0].label),
-                "vid": about.get("vid", PurePosixPath(one.sample.media[0].uri).stem),
-                "pred_relevant_windows": one.answer.windows,
-            }
-        )
+        row = {
+            "qid": moments.qid_of(one.sample),
+            "query": about.get("query", one.sample.targets[0].label),
+            "vid": about.get("vid", PurePosixPath(one.sample.media[0].uri).stem),
+            "pred_relevant_windows": one.answer.windows,
+        }
+        if truth.true_saliency(one.sample) is not None and one.answer.clips:
+            row["pred_saliency_scores"] = saliency_of(one.answer.clips, one.sample.media[0].sample_duration_s())
+        rows.append(row)
     return Files(write_lines(folder / "predictions.jsonl", rows))
 
 
 def _windows_truth(asked: Sequence[Sample], folder: Path) -> Files:
     rows = []
     for sample in asked:
-        about = raw(sample)
-        rows.append(
-            {
-                "qid": moments.qid_of(sample),
-                "query": about.get("query", sample.targets[0].label),
-                "duration": sample.media[0].sample_duration_s(),
-                "relevant_windows": truth.true_spans(sample).tolist(),
-            }
-        )
+        about, saliency = raw(sample), truth.true_saliency(sample)
+        row = {
+            "qid": moments.qid_of(sample),
+            "query": about.get("query", sample.targets[0].label),
+            "duration": sample.media[0].sample_duration_s(),
+            "relevant_windows": truth.true_spans(sample).tolist(),
+        }
+        if saliency is not None:
+            row |= {"relevant_clip_ids": saliency.clip_ids, "saliency_scores": saliency.scores}
+        rows.append(row)
     return Files(write_lines(folder / "truth.jsonl", rows))
+
+
+def saliency_of(clips: Sequence[tuple[float, float, float]], duration_s: float | None) -> list[float]:
+    """A score for each clip of two seconds, which QVHighlights counts in: the mean over its time of what was said; past
+    the last clip (features end with their last whole one) what was said of that.
+
+    clips: (start_s, end_s, saliency), in order, without gaps, from 0 on."""
+    starts, ends, scores = np.array(clips, np.float64).T
+    count = max(1, int((ends[-1] if duration_s is None else duration_s) / CLIP_S))
+    edges_s = np.arange(count + 1)[:, None] * CLIP_S
+    shared_s = (np.minimum(edges_s[1:], ends) - np.maximum(edges_s[:-1], starts)).clip(min=0)
+    shared_s[shared_s.sum(1) == 0, -1] = 1
+    mean: list[float] = (shared_s @ scores / shared_s.sum(1)).tolist()
+    return mean
 
 
 def _next_gqa(given: Sequence[Answered], folder: Path) -> Files:

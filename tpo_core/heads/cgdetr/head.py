@@ -55,12 +55,17 @@ class CgDetrHead(TaskHead):
         evenly."""
         return None if self.config.clip_width is None else context.clip_len_s_B
 
+    def lengths_s(self, context: HeadContext, mask_BV: Tensor) -> Tensor:
+        """Seconds (B,) from the start of a clip to that of the next."""
+        clip_len_s = self.clip_len_s(context)
+        duration_B = context.duration_s_B.float().clamp(min=MIN_DURATION_S)
+        return duration_B / mask_BV.sum(1) if clip_len_s is None else clip_len_s
+
     def targets(self, inputs: CgDetrInputs, context: HeadContext, spans: list[Tensor]) -> CgDetrTargets:
         """Targets of spans given as fractions of the duration."""
         mask_BV = inputs.video_mask_BV
         duration_B = context.duration_s_B.float().clamp(min=MIN_DURATION_S)
-        clip_len_s = self.clip_len_s(context)
-        length_B = duration_B / mask_BV.sum(1) if clip_len_s is None else clip_len_s
+        length_B = self.lengths_s(context, mask_BV)
         windows_s = [spans_K2 * duration for spans_K2, duration in zip(spans, duration_B.tolist(), strict=True)]
         return build_targets(windows_s, length_B.tolist(), mask_BV, context.generators()).to(mask_BV.device)
 
@@ -90,9 +95,11 @@ class CgDetrHead(TaskHead):
 
     def predict(self, hidden_NC: Tensor, context: HeadContext) -> list[SpanPrediction]:
         """As many spans as the network has queries, overlaps included; where clip features have a length, spans begin
-        and end at its multiples."""
+        and end at its multiples. With the saliency of every clip."""
         with torch.autocast(hidden_NC.device.type, enabled=False):
             output = self.network(self.inputs(hidden_NC, context))
+        lengths_s = self.lengths_s(context, output.video_mask_BV).tolist()
+        saliency_BV, counts = output.saliency_BV.detach().cpu(), output.video_mask_BV.sum(1).tolist()
         logits_BQ2, spans_BQ2 = output.logits_RBQ2[-1].detach().cpu(), output.spans_RBQ2[-1].detach().cpu()
         predictions, clip_len_s = [], self.clip_len_s(context)
         for row, duration_s in enumerate(context.duration_s_B.tolist()):
@@ -100,5 +107,7 @@ class CgDetrHead(TaskHead):
             if clip_len_s is not None:
                 found = round_to_clips(found, float(clip_len_s[row]), duration_s)
             numbers_Q3 = torch.tensor(found)
-            predictions.append(SpanPrediction(numbers_Q3[:, :2], numbers_Q3[:, 2]))
+            edges = torch.arange(counts[row] + 1) * lengths_s[row]
+            clips_V3 = torch.stack([edges[:-1], edges[1:], saliency_BV[row, : counts[row]]], 1)
+            predictions.append(SpanPrediction(numbers_Q3[:, :2], numbers_Q3[:, 2], clips_V3))
         return predictions
