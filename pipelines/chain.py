@@ -49,7 +49,7 @@ from tpo_core.train.stages import PhaseRef, phases_of
 Echo = Callable[[str], None]
 MEDIA = "media"  # folder of decoded media below work_uri, which all shard sets of the folder share
 TRAINING_VERSION = 4  # raise it when the same phase would give other weights; 4: heads draw by sample, not by rank
-EVALUATION_VERSION = 3  # raise it when the same model would get other numbers; 3: text counts where there is no head
+EVALUATION_VERSION = 4  # raise it when the same model would get other numbers; 4: choices are asked too
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ HEADLINES = {
     "mask/j&f": "mask J&F",
     "track/miou": "track mean IoU",
     "qa/accuracy": "QA accuracy",
+    "choice/accuracy": "multiple choice accuracy",
     "activation/false": "false activation",
     "activation/missed": "missed activation",
 }

@@ -22,7 +22,7 @@ from tpo_core.config.stage import PhaseConfig as PhaseConfig
 from tpo_core.config.sweep import SweepConfig
 
 PARTS = ("train", "val", "test", "unseen")
-MEASURED_TASKS = ("region", "moment", "mask", "track", "qa", "caption")
+MEASURED_TASKS = ("region", "moment", "mask", "track", "qa", "choice", "caption")
 
 
 class GeneratorConfig(Config):

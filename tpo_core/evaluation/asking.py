@@ -72,11 +72,14 @@ def question_of(entry: Entry, sample: Sample, form: Form, subtitles: Sequence[st
         refs = tuple(range(len(sample.targets)))
         turns = (replace(sample.turns[0], text=asked), Turn("assistant", answer, (), refs))
         return Question(replace(sample, task="span", turns=turns))
-    if entry.prompt == "as_trained":
-        return Question(sample)
-    form_of = prompts()[entry.prompt]
+    return Question(sample) if entry.prompt == "as_trained" else choice_of(entry.prompt, sample, subtitles)
+
+
+def choice_of(prompt: str, sample: Sample, subtitles: Sequence[str] = ()) -> Question:
+    """A sample with options, put as a prompt of `prompts.yaml` says."""
+    form_of = prompts()[prompt]
     kind = "image" if sample.media and sample.media[0].kind == "image" else "video"
-    text = choice_text(entry.prompt, sample.turns[0].text, sample.options or ()) + form_of["after"]
+    text = choice_text(prompt, sample.turns[0].text, sample.options or ()) + form_of["after"]
     if subtitles:
         text = prompts()["subtitles"].replace("{lines}", "\n".join(subtitles)) + text
     system = form_of["before"].replace("{media}", kind)

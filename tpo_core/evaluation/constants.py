@@ -19,8 +19,8 @@ Train = dict[str, list[Sample]]  # samples of part `train` by measured task
 def constant_baselines(shards: ShardSet, part: str, scored: Sequence[Scored]) -> dict[str, float]:
     """Metrics under the model's own names ("<part>/region/acc@0.5", ...), constants taken from part `train`.
 
-    For moments the better of two per metric: the whole clip, and the median moment of train. Empty when the set has no
-    part `train`.
+    For moments the better of two per metric: the whole clip, and the median moment of train. Of choices it is a guess.
+    Empty when the set has no part `train`.
     """
     if "train" not in shards.parts:
         return {}
@@ -30,6 +30,8 @@ def constant_baselines(shards: ShardSet, part: str, scored: Sequence[Scored]) ->
         asked = [item for item in scored if item.task == task]
         if asked and train.get(task):
             found |= one(train, asked, shards)
+    if choices := [item.example.sample.options or () for item in scored if item.task == "choice"]:
+        found["choice/accuracy"] = float(np.mean([1 / len(options) for options in choices]))
     return {f"{part}/{name}": value for name, value in found.items()}
 
 

@@ -2,8 +2,8 @@
 
 Names are "<part>/<task>/<metric>", all in [0, 1]. A request that the model answers without the right head (missed
 activation) counts as a wrong answer of the task, never as a smaller denominator; of a model that has no such head the
-text is read for coordinates (`spoken`). What the labels say nothing about is not asked: samples that are not
-`truth.scorable`, and of masks the stored frames without a label.
+text is read for coordinates (`spoken`). Choices are put and read as VideoChat2 does it on MVBench. What the labels say
+nothing about is not asked: samples that are not `truth.scorable`, and of masks the stored frames without a label.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,15 @@ from tpo_core.data.example import Example, load_example
 from tpo_core.data.sample import Sample
 from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation import truth
+from tpo_core.evaluation.asking import choice_of
+from tpo_core.evaluation.native.choices import mvbench_option
 from tpo_core.evaluation.spoken import with_spoken
 from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
 from tpo_core.metrics import activation, answers, boxes, masks, moments, tracks
 from tpo_core.models.tpo import Answer, TpoModel
 
 TELL_EVERY_S = 10.0
+CHOICE_PROMPT = "best_option"
 
 
 @dataclass
@@ -81,7 +84,7 @@ def measure(
     scored: dict[int, Scored] = {}
     began = told = time.monotonic()
     for group in chunks(by_media, config.batch_size):  # requests about one media share its pass through the tower
-        examples = [load_example(shards, asked[number][1]) for number in group]
+        examples = [example_of(shards, *asked[number]) for number in group]
         answers_given = model.chat(examples, config.max_new_tokens)
         for number, example, answer in zip(group, examples, answers_given, strict=True):
             task = asked[number][0]
@@ -130,6 +133,14 @@ def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def example_of(shards: ShardSet, task: str, sample: Sample) -> Example:
+    """A request with its frames; of a choice with the options in the question."""
+    if task != "choice":
+        return load_example(shards, sample)
+    question = choice_of(CHOICE_PROMPT, sample)
+    return replace(load_example(shards, question.sample), answer_prefix=question.prefix)
+
+
 def score(task: str, example: Example, answer: Answer) -> Scored:
     """Compares one answer with the truth of its sample; of several calls of a head the first one counts."""
     head = truth.HEAD_OF.get(task)
@@ -171,6 +182,12 @@ def _qa(example: Example, answer: Answer, found: None) -> tuple[dict[str, float]
     return {"right": float(answers.matches(answer.text, true))}, true, answer.text
 
 
+def _choice(example: Example, answer: Answer, found: None) -> tuple[dict[str, float], Any, Any]:
+    sample = example.sample
+    right = mvbench_option(sample, answer.text) == sample.answer_index
+    return {"right": float(right)}, sample.answer_text, answer.text
+
+
 def _caption(example: Example, answer: Answer, found: None) -> tuple[dict[str, float], Any, Any]:
     return {}, truth.answer_text(example.sample), answer.text
 
@@ -181,6 +198,7 @@ SCORERS: dict[str, Callable[..., tuple[dict[str, float], Any, Any]]] = {
     "mask": _mask,
     "track": _track,
     "qa": _qa,
+    "choice": _choice,
     "caption": _caption,
 }
 
@@ -223,5 +241,6 @@ TASK_METRICS: dict[str, Callable[[dict[str, np.ndarray]], dict[str, float]]] = {
     "mask": _mask_metrics,
     "track": lambda values: {"miou": float(np.mean(values["iou"]))},
     "qa": lambda values: {"accuracy": float(np.mean(values["right"]))},
+    "choice": lambda values: {"accuracy": float(np.mean(values["right"]))},
     "caption": lambda values: {},
 }

@@ -12,7 +12,7 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.models.targets import track_of
 
 # Measured task of a sample's own task. Captions are requests of plain conversation (they count for activation) without
-# an answer that could be compared word by word.
+# an answer that could be compared word by word. Of a choice that is grounded in a moment the option alone is asked.
 MEASURED = {
     "box": "region",
     "phrase_box": "region",
@@ -21,6 +21,8 @@ MEASURED = {
     "mask": "mask",
     "track": "track",
     "chat": "qa",
+    "mcq": "choice",
+    "grounded_mcq": "choice",
     "caption": "caption",
 }
 HEAD_OF = {"region": "region", "moment": "temporal", "mask": "mask", "track": "mask"}
@@ -106,13 +108,15 @@ def scorable(sample: Sample, shards: ShardSet) -> bool:
 
     A region needs a box and a moment a moment (official test splits withhold them), a mask one stored frame with a
     label (absent is one: the right mask is empty there), a track one stored frame with a box (overlap is measured where
-    the object is). Conversation needs none.
+    the object is), a choice the right option. Conversation needs none.
     """
     task = measured_task(sample)
     if task == "region":
         return any(target.box is not None for target in answer_targets(sample))
     if task == "moment":
         return any(target.span_s is not None for target in answer_targets(sample))
+    if task == "choice":
+        return sample.answer_index is not None
     if task not in ("mask", "track"):
         return True
     stored = shards.media(sample.media[0].uri).frame_index

@@ -12,6 +12,7 @@ from ray.core.generated.autoscaler_pb2 import GangResourceRequest
 from ray.scripts.scripts import start
 
 from pipelines import evaluate
+from pipelines.sweep_loss_weights import plan_of
 from tests.unit.cluster.manifests import JOBS, OVERLAYS, ROOT, clusters, job_spec, objects, ray_spec, the_job
 from tpo_core.config.load import load_recipe
 from tpo_core.config.nodes import group_of, group_resources
@@ -83,6 +84,13 @@ def test_a_job_starts_a_pipeline_with_a_recipe_that_holds(overlay):
     assert (ROOT / line[1]).is_file()
     assert recipe_of(overlay).work_uri
     assert "$" not in job_spec(the_job(overlay))["entrypoint"]  # the submitter's shell would fill it in, from its own
+
+
+@pytest.mark.parametrize("overlay", [job for job in JOBS if job.endswith("/sweep")])
+def test_a_sweep_runs_a_recipe_that_says_what_to_search(overlay):
+    plan = plan_of(recipe_of(overlay))
+    assert plan.config.part in {source.part for source in plan.recipe.data.sources}
+    assert plan.first() is not None  # the weights of the recipe are among those that are tried
 
 
 @pytest.mark.parametrize("overlay", [job for job in JOBS if job.endswith("/nightly-evaluation")])

@@ -23,7 +23,11 @@ FRAMES = [0, 4, 8, 12]  # of the original, stored
 TIMES_S = [1.0, 3.0, 5.0, 7.0]
 BOX, SPAN_S = (4.0, 3.0, 20.0, 15.0), (2.0, 6.0)
 QUESTION, ANSWER = "What colour is the ball?", "red"
-TASK_OF = {"region": "box", "moment": "span", "mask": "mask", "track": "track", "qa": "chat", "caption": "caption"}
+OPTIONS = ("blue", "red", "green")
+TASK_OF = {
+    "region": "box", "moment": "span", "mask": "mask", "track": "track", "qa": "chat", "choice": "mcq",
+    "caption": "caption",
+}  # fmt: skip
 HEAD_OF = {"region": "region", "moment": "temporal", "mask": "mask", "track": "mask"}
 
 
@@ -48,6 +52,7 @@ def make_sample(task: str, number: int = 0, *, dataset: str = "tiny", answer: st
     """A sample of a measured task on a video of its own."""
     targets = targets_of(task)
     uri = f"{dataset}/{task}-{number}.mp4"
+    options = {"options": OPTIONS, "answer_index": OPTIONS.index(ANSWER), "answer_text": ANSWER}
     return Sample(
         sample_id=f"{dataset}/val/{task}-{number}",
         dataset=dataset,
@@ -57,6 +62,7 @@ def make_sample(task: str, number: int = 0, *, dataset: str = "tiny", answer: st
         turns=(Turn("user", QUESTION, (0,)), Turn("assistant", answer, (), tuple(range(len(targets))))),
         targets=targets,
         provenance=Provenance("tiny.json", number, str(number), "tiny"),
+        **(options if task == "choice" else {}),
     )
 
 
@@ -84,7 +90,7 @@ def answer_with(*heads: str, text: str = "Answer:", own: tuple[str, ...] = ("reg
 def right_answer(example: Example) -> Answer:
     """The right head with the truth, or the right words."""
     task = next(task for task, name in TASK_OF.items() if name == example.sample.task)
-    return answer_with(HEAD_OF[task]) if task in HEAD_OF else answer_with(text=ANSWER)
+    return answer_with(HEAD_OF[task]) if task in HEAD_OF else answer_with(text="B)" if task == "choice" else ANSWER)
 
 
 @dataclass

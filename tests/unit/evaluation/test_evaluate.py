@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.unit.evaluation.conftest import BOX, HEAD_OF, FakeModel, answer_with, make_example
+from tests.unit.evaluation.conftest import BOX, HEAD_OF, TASK_OF, FakeModel, answer_with, make_example
 from tpo_core.config.schema import Recipe
 from tpo_core.errors import TpoError
 from tpo_core.evaluation import evaluate as subject
@@ -53,12 +53,12 @@ def scored(task, answer):
 def test_everything_one_may_look_at_is_left(evaluated):
     result = evaluated(FakeModel())
     assert json.loads((evaluated.folder / "metrics.json").read_text()) == result
-    assert result["counts"] == {"region": 2, "moment": 2, "mask": 2, "track": 2, "qa": 2, "caption": 2}
+    assert result["counts"] == dict.fromkeys(TASK_OF, 2)
     assert result["metrics"]["val/region/acc@0.5"] == 1.0
     assert result["baseline"]["val/region/miou"] == pytest.approx(1.0)
     rows = [json.loads(line) for line in (evaluated.folder / "predictions.jsonl").read_text().splitlines()]
-    assert len(rows) == 12
-    assert {row["task"] for row in rows} == {"region", "moment", "mask", "track", "qa", "caption"}
+    assert len(rows) == 2 * len(TASK_OF)
+    assert {row["task"] for row in rows} == set(TASK_OF)
     names = {path.name for path in (evaluated.folder / "gallery").iterdir()}
     assert names == {"01_region.png", "02_moment.png", "03_mask.png", "gallery.png"}
 

@@ -199,7 +199,7 @@ def test_a_part_is_measured_in_batches_and_told(shards):
     assert model.asked == sorted(model.asked), "requests about one media come together"
     assert len(measured.scored) == 2 * len(TASK_OF) == len({one.example.sample.sample_id for one in measured.scored})
     assert len(lines) == 1
-    assert lines[0].startswith("evaluate  val  12/12  in ")
+    assert lines[0].startswith("evaluate  val  14/14  in ")
     assert measured.metrics["val/region/acc@0.5"] == measured.metrics["val/moment/r1@0.7"] == 1.0
     assert measured.metrics["val/activation/called"] == measured.metrics["val/activation/quiet"] == 1.0
     assert all(0 <= value <= 1 and math.isfinite(value) for value in measured.metrics.values())
@@ -209,7 +209,7 @@ def test_long_work_tells_the_time_left(shards, monkeypatch):
     monkeypatch.setattr(subject, "TELL_EVERY_S", 0.0)
     lines = []
     measure(FakeModel(), shards, "val", EvaluationConfig(limit_per_task=2, batch_size=5), lines.append)
-    assert [line.split("  ")[2] for line in lines] == ["5/12", "10/12", "12/12"]
+    assert [line.split("  ")[2] for line in lines] == ["5/14", "10/14", "14/14"]
     assert all(line.endswith(" s left") for line in lines[:-1])
 
 

@@ -101,7 +101,7 @@ def test_coordinates_in_plain_conversation_are_a_false_activation():
 def test_a_part_is_measured_by_what_the_answers_say(shards):
     def reply(example):
         task = example.sample.task
-        text = ANSWER if task in ("chat", "caption") else f"Answer: {label_texts(example)[0]} seconds ."
+        text = ANSWER if task in ("chat", "mcq", "caption") else f"Answer: {label_texts(example)[0]} seconds ."
         return answer_with(text=text, own=())
 
     found = measure(FakeModel(reply, heads=()), shards, "val", EvaluationConfig(), print).metrics

@@ -44,4 +44,4 @@ def test_a_row_a_seed(tmp_path, monkeypatch, capsys):
 
 def test_a_recipe_without_a_sweep_is_told_before_a_cluster_is_touched():
     with pytest.raises(TpoError, match=r"has no section sweep"):
-        main(["--recipe", "llava_ov_tpo"])
+        main(["--recipe", "ablation_quickstart"])

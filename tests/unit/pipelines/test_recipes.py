@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines.full_tpo import run_chain
+from pipelines.sweep_loss_weights import plan_of
 from tpo_core.config.load import load_recipe
 from tpo_core.data.readers import READERS
 from tpo_core.train.stages import phases_of, plan_phase
@@ -53,6 +54,18 @@ def test_every_phase_draws_from_data_sets_that_the_sources_give(name):
         assert set(ref.phase.datasets) <= given, ref.name
     for source in recipe.data.sources:
         READERS[source.reader].complete(source.options)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_weights_are_chosen_on_data_that_no_phase_trains_on_and_no_gate_judges(name):
+    recipe = load_recipe(name, [])
+    plan = plan_of(recipe)
+    assert plan.rungs[-1] == 800
+    chosen_on = {source.name for source in recipe.data.sources if source.part == plan.config.part}
+    assert chosen_on
+    assert plan.config.part not in {"train", *recipe.promotion.required_parts}
+    judged = {gate.metric.partition("/")[0] for gate in recipe.promotion.gates}
+    assert judged == set(recipe.promotion.required_parts)
 
 
 def test_rates_sizes_and_lengths_are_those_of_table_17():

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from tpo_core.config.schema import MEASURED_TASKS
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.report.entries import Entry, Row, numbers, read_rows
 from tpo_core.metrics import activation
@@ -16,7 +17,6 @@ from tpo_core.storage import uri as uris
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 CONSTANT = "best constant answer"
-ORDER = ("region", "moment", "mask", "track", "qa", "caption")
 MISSED, OTHER, FALSE = "missed_activation", "other_activation", "false_activation"
 
 
@@ -25,7 +25,7 @@ def read_part(folder: str, part: str, references: Mapping[str, Mapping[str, floa
     result = uris.read_json(uris.join(folder, METRICS))
     compared = {CONSTANT: numbers(result["baseline"]), **references}
     rows = uris.join(folder, PREDICTIONS)
-    asked = sorted(result["counts"].items(), key=lambda item: ORDER.index(item[0]))
+    asked = sorted(result["counts"].items(), key=lambda item: MEASURED_TASKS.index(item[0]))
     return [_entry(part, task, count, result, compared, rows) for task, count in asked]
 
 

@@ -37,7 +37,7 @@ def part(tmp_path, shards):
 def test_a_part_gives_an_entry_a_task(part):
     entries = part()
     assert [entry.name for entry in entries] == [
-        f"val/{task}" for task in ("region", "moment", "mask", "track", "qa", "caption")
+        f"val/{task}" for task in ("region", "moment", "mask", "track", "qa", "choice", "caption")
     ]
     region, caption = entries[0], entries[-1]
     assert region.metrics == {"acc@0.5": 1.0, "miou": 1.0}
@@ -64,6 +64,7 @@ def test_a_head_that_was_not_called_is_a_failure(tmp_path, shards):
         "val/mask": {"missed_activation"},
         "val/track": {"missed_activation"},
         "val/qa": {"false_activation"},
+        "val/choice": {"false_activation"},
         "val/caption": {"false_activation"},
     }
     assert entries["val/qa"].activation == {"false": 1.0}

@@ -58,7 +58,7 @@ def test_the_parts_of_a_chain_are_reported_on_from_their_shards(tmp_path, shards
     assert "before TPO" in page.text
     assert "best constant answer" in page.text
     assert "no such sample" not in page.text
-    assert len(page.all("article")) == 18  # six tasks of three samples
+    assert len(page.all("article")) == 21  # seven tasks of three samples
     assert written.numbers["val/mask/j"] == pytest.approx(0.75)
 
 
