@@ -121,11 +121,13 @@ def clear(result: Artifact, work: str) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep before anything runs. trial: the recipe as trials have it. ref: the phase that they train."""
+    """A sweep before anything runs. trial: the recipe as trials have it. ref: the phase that they train. tries_own:
+    whether the weights of the recipe are the first trial."""
 
     recipe: Recipe
     trial: Recipe
     ref: PhaseRef
+    tries_own: bool = True
 
     @property
     def config(self) -> SweepConfig:
@@ -149,6 +151,7 @@ class Plan:
             "sweep": identity(self.config),
             "evaluation": identity(self.trial.evaluation),
             "versions": [TRAINING_VERSION, EVALUATION_VERSION],
+            **({} if self.tries_own else {"tries_own": False}),
         }
         return [*needed, Step(STEP, self.run, what, swept.inputs, SWEEP_VERSION)]
 
@@ -164,9 +167,9 @@ class Plan:
         ]
 
     def first(self) -> dict[str, float] | None:
-        """The weights of the recipe, if they lie in the space."""
+        """The weights of the recipe, if they are to be tried and lie in the space."""
         weights, space = self.ref.stage.loss_weights, self.config.space
-        inside = all(low <= weights[name] <= high for name, (low, high) in space.items())
+        inside = self.tries_own and all(low <= weights[name] <= high for name, (low, high) in space.items())
         return {name: weights[name] for name in space} if inside else None
 
     def run(self, ctx: StepContext) -> dict[str, Any]:

@@ -8,25 +8,38 @@ from tpo_core.tune.results import Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Of one seed. cost: optimizer steps of all trials. best: score of the winner; None without one. reached: the cost
-    after which the other way had a finished trial as good as the best of the first; None where it never had."""
+    """Of one seed. cost: optimizer steps of all trials. best: score of the winner; None without one.
+
+    other_best: of what the other way had finished at the cost of the first, which it may exceed: how many go on is
+    known when they do. reached: the cost after which it had a finished trial as good as the best of the first; None
+    where it had none by then. worker_s, other_worker_s: seconds that training workers were held, measuring included.
+    """
 
     seed: int
     cost: int
     best: float | None
+    worker_s: float
     other_cost: int
     other_best: float | None
+    other_worker_s: float
     reached: int | None
 
 
 def compare(seed: int, first: Outcome, other: Outcome) -> Comparison:
     """What `other` needed to be as good as `first`; both of one seed."""
-    bests = [path[-1][1] if (path := climb(outcome)) else None for outcome in (first, other)]
-    goal = bests[0]
-    reached = None if goal is None else next((cost for cost, best in climb(other) if best >= goal), None)
+    budget, path = cost_of(first), climb(first)
+    goal = path[-1][1] if path else None
+    within = [(cost, best) for cost, best in climb(other) if cost <= budget]
     return Comparison(
-        seed=seed, cost=cost_of(first), best=goal, other_cost=cost_of(other), other_best=bests[1], reached=reached
-    )  # fmt: skip
+        seed=seed,
+        cost=budget,
+        best=goal,
+        worker_s=sum(first.worker_seconds().values()),
+        other_cost=cost_of(other),
+        other_best=within[-1][1] if within else None,
+        other_worker_s=sum(other.worker_seconds().values()),
+        reached=None if goal is None else next((cost for cost, best in within if best >= goal), None),
+    )
 
 
 def climb(outcome: Outcome) -> list[tuple[int, float]]:
@@ -61,13 +74,14 @@ def table(rows: Sequence[Comparison], names: tuple[str, str]) -> list[str]:
     """A markdown table, a row a seed."""
     first, other = names
     lines = [
-        f"| seed | {first}: steps | best score | {other}: steps | best score | steps of {other} to reach the best of"
-        f" {first} |",
-        "|---|---|---|---|---|---|",
+        f"| seed | {first}: steps | worker-seconds | best score | {other}: steps | worker-seconds |"
+        f" best score within the steps of {first} | steps to reach the best of {first} |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         share = "" if row.reached is None else f" ({100 * row.reached / row.cost:.0f} % of {row.cost})"
-        cells = [row.seed, row.cost, _score(row.best), row.other_cost, _score(row.other_best)]
+        cells = [row.seed, row.cost, f"{row.worker_s:.0f}", _score(row.best)]
+        cells += [row.other_cost, f"{row.other_worker_s:.0f}", _score(row.other_best)]
         lines.append(f"| {' | '.join(map(str, cells))} | {'never' if row.reached is None else row.reached}{share} |")
     return lines
 

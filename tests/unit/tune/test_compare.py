@@ -31,15 +31,23 @@ def test_what_is_best_so_far_grows_with_the_steps_of_all_trials():
 def test_a_trial_that_loses_qa_is_paid_for_and_reaches_nothing():
     assert [cost for cost, _ in climb(ASHA)] == [40, 160]
     one = compare(7, RANDOM, ASHA)
-    assert (one.cost, one.best, one.other_cost, one.other_best) == (120, pytest.approx(1.1), 160, pytest.approx(1.2))
-    assert (one.seed, one.reached) == (7, 160)
+    assert (one.seed, one.cost, one.best, one.other_cost) == (7, 120, pytest.approx(1.1), 160)
+    assert (one.other_best, one.reached) == (pytest.approx(0.8), None), "what comes beyond the budget does not count"
+    longer = outcome(rounds=[*RANDOM.rounds, *whole("d", 0.2, 400)])
+    assert (compare(7, longer, ASHA).other_best, compare(7, longer, ASHA).reached) == (pytest.approx(1.2), 160)
     assert compare(7, ASHA, RANDOM).reached is None
+
+
+def test_workers_are_paid_for_while_they_measure():
+    one = compare(7, RANDOM, ASHA)
+    assert one.worker_s == sum(each.seconds * each.workers for each in RANDOM.rounds)
+    assert one.other_worker_s == sum(each.seconds * each.workers for each in ASHA.rounds)
 
 
 def test_nothing_is_reached_where_there_is_no_best():
     nobody = outcome(rounds=[made("a", 10, measured(0.5, 0.5, 0.9))])
     one = compare(1, nobody, RANDOM)
-    assert (one.best, one.reached, one.other_best) == (None, None, pytest.approx(1.1))
+    assert (one.cost, one.best, one.reached, one.other_best) == (10, None, None, None)
 
 
 @pytest.mark.parametrize(("factor", "trials"), [(4, 27), (2, 19)])
@@ -52,6 +60,8 @@ def test_halving_begins_more_trials_for_the_same_steps(factor, trials):
 
 
 def test_the_table_says_how_much_of_the_budget_it_took():
-    lines = table([compare(1, RANDOM, ASHA), compare(2, ASHA, RANDOM)], ("random", "asha"))
-    assert lines[2] == "| 1 | 120 | 1.100 | 160 | 1.200 | 160 (133 % of 120) |"
+    easy = outcome(rounds=whole("a", 0.3, 100) + whole("b", 0.2, 200))
+    lines = table([compare(1, easy, RANDOM), compare(2, ASHA, RANDOM)], ("random", "asha"))
+    spent = [f"{sum(each.seconds * each.workers for each in run.rounds):.0f}" for run in (easy, RANDOM)]
+    assert lines[2] == f"| 1 | 80 | {spent[0]} | 0.800 | 120 | {spent[1]} | 1.100 | 40 (50 % of 80) |"
     assert lines[3].endswith("| never |")
