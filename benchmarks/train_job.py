@@ -86,11 +86,32 @@ class Setting:
         )
 
     def sink(self) -> Any:
-        return MlflowTracker(self.mlflow, "bench", "bench") if self.mlflow else NoSink()
+        return TimedTracker(self.waited(), self.mlflow, "bench", "bench") if self.mlflow else NoSink()
+
+    def waited(self) -> Path:
+        """Where rank 0 notes how long its loop was held by the tracker."""
+        return self.folder / "waited.json"
 
     def clock(self) -> Path:
         """Where rank 0 notes when each step began, and what of the CPU its process had taken by then."""
         return self.folder / "clock.jsonl"
+
+
+class TimedTracker(MlflowTracker):
+    """Adds up how long those who log are held, and notes it in `path` when the run ends."""
+
+    def __init__(self, path: Path, *where: str) -> None:
+        super().__init__(*where)
+        self.path, self.held_s = path, 0.0
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        began_s = time.perf_counter()
+        super().log_metrics(metrics, step)
+        self.held_s += time.perf_counter() - began_s
+
+    def close(self, status: str) -> str | None:
+        self.path.write_text(json.dumps(self.held_s))
+        return super().close(status)
 
 
 class FixedBatches:
@@ -141,7 +162,7 @@ def run_here(setting: Setting) -> None:
     """One rank of the job in this process, as torchrun started it or alone; leaves its peak memory behind."""
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", "0"))
-    if setting.workers > 1:
+    if "RANK" in os.environ:
         dist.init_process_group("gloo")
     run_rank(
         setting.job(), build=partial(build, setting), device=torch.device("cpu"), open_sink=setting.sink,

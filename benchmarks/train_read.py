@@ -44,6 +44,12 @@ def median_step_s(setting: Setting, clock: Clock) -> float:
     return statistics.median(after - before for before, after in pairwise(began))
 
 
+def held(setting: Setting) -> float:
+    """The share of the time of steps that the loop was held by the tracker."""
+    waited_s: float = json.loads(setting.waited().read_text())
+    return waited_s / (mean_step_s(setting, "time") * setting.steps)
+
+
 def restart_s(setting: Setting) -> float:
     """Seconds from the kill to the first step of the attempt after it."""
     killed_at = float((setting.folder / "killed").read_text())

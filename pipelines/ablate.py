@@ -20,7 +20,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipelines.ablation_progress import Planned, Progress
 from pipelines.ablation_rows import EQUAL, ROWS, Row, changes, choose_rows, require_equal_steps, row_recipe
 from pipelines.ablation_table import MARKER, Result, Setting, table, write_results
 from pipelines.chain import build_chain
-from pipelines.checks import check_groups, check_phases, check_roots
+from pipelines.checks import check_groups, check_phases, check_roots, check_workers
 from pipelines.cluster import connect
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
@@ -40,10 +40,9 @@ from tpo_core.execution.artifact import Artifact
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import Step, StepContext, fingerprints
-from tpo_core.storage.uri import absolute, join, write_json
+from tpo_core.storage.uri import absolute
 from tpo_core.tracking.publish import Publisher
 
-NUMBERS = {"steps": "ablation.json", "samples": "ablation_samples.json"}
 OUTPUT = {"steps": "docs/results.md", "samples": "docs/results_samples.md"}
 EPILOG = f"""rows: {"; ".join(f"{row.name} ({row.label})" if row.name != row.label else row.name for row in ROWS)}.
 R, M, T: region, mask, temporal head alone. Names with + need no quotes.
@@ -54,7 +53,7 @@ prints these changes, which full_tpo.py takes as well. What is below the line
 
     {MARKER}
 
-in --output is kept. The numbers alone go to <work_uri>/{NUMBERS["steps"]} or {NUMBERS["samples"]}.
+in --output is kept. The numbers of each row and seed go to a .json beside it.
 
 {STATUSES}"""
 EVALUATED = {False: "evaluate_base", True: "evaluate"}  # of a row that is trained, or not
@@ -91,6 +90,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     command = shlex.join(["python", "pipelines/ablate.py", *argv])
     with connect(whole):
+        if any(run.row.trains and EVALUATED[True] not in found(run, work) for run in wanted):
+            check_workers(whole, echo)
         for run in wanted:
             named = [watched(step, key, run, progress) for step, key in keyed(run)]
             run_steps(named, work, echo=lambda line, run=run: echo(f"{run.name:<20}  {line}"))
@@ -215,7 +216,6 @@ def tell(runs: Sequence[Run], work: str, setting: Setting, whole: Recipe, output
     setting = replace(setting, requests=last["counts"][parts[0]], parts=parts)
     constant = {name: value for _, there in finished for name, value in baseline(there).items()}
     write_results(output, setting, results, constant)
-    write_json(join(work, NUMBERS[setting.equal]), [asdict(one) for one in results])
     for line in table(results, parts[0], constant):
         echo(line)
     echo(f"{len(finished)} of {len(runs)} rows and seeds measured: {output}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.ablation_claims import CLAIMS, Measured, gains, spread, verdict
 from pipelines.ablation_rows import ROWS, Row
 from tpo_core.execution.position import duration
-from tpo_core.storage.uri import exists, read_bytes, write_bytes
+from tpo_core.storage.uri import exists, read_bytes, write_bytes, write_json
 
 MARKER = "<!-- Written by pipelines/ablate.py down to here. What follows is kept by hand. -->"
 NOTES = "## Notes\n"
@@ -54,19 +54,24 @@ class Setting:
 
 
 def write_results(uri: str | Path, setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> None:
-    """Writes the file; what stood below MARKER stays."""
+    """Writes the file, in which what stood below MARKER stays, and beside it the numbers of each row and seed."""
     old = read_bytes(uri).decode() if exists(uri) else ""
     notes = old.partition(MARKER)[2].lstrip("\n") or NOTES
     write_bytes(uri, f"{document(setting, results, constant)}\n{MARKER}\n\n{notes}".encode())
+    write_json(numbers_beside(uri), [asdict(one) for one in results])
+
+
+def numbers_beside(uri: str | Path) -> str:
+    """Where the numbers of a table go."""
+    return f"{str(uri).removesuffix('.md')}.json"
 
 
 def document(setting: Setting, results: Sequence[Result], constant: Mapping[str, float]) -> str:
     """The whole text above the marker."""
-    first = setting.parts[0]
     parts = [
         ["# What task preference optimization adds", "", *_introduction(setting, results), ""],
         *(["## Part `" + part + "`", "", *table(results, part, constant), ""] for part in setting.parts),
-        ["## The paper's claims", "", *_claims(results, first), ""],
+        ["## The paper's claims", "", *_claims(results, setting.parts), ""],
         ["## How it was measured", "", *_method(setting, results), ""],
     ]
     return "\n".join(line for lines in parts for line in lines)
@@ -135,22 +140,26 @@ def _introduction(setting: Setting, results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _claims(results: Sequence[Result], part: str) -> list[str]:
-    measured = by_row(results, part)
-    lines = [_line(["claim", "the paper has", "here, points", "verdict"]), _line(["---"] * 4)]
+def _claims(results: Sequence[Result], parts: Sequence[str]) -> list[str]:
+    measured = [by_row(results, part) for part in parts]
+    heads = [name for part in parts for name in (f"`{part}`, points", "verdict")]
+    lines = [_line(["claim", "the paper has", *heads]), _line(["---"] * (2 + len(heads)))]
     for claim in CLAIMS:
-        found = gains(claim, measured)
-        around = spread(found)
-        gain = "-"
-        if found:
-            gain = f"{100 * np.mean(found):+.1f}" + ("" if around is None else f" \u00b1 {100 * around:.1f}")
-        lines.append(_line([claim.text, claim.paper or "not told", gain, verdict(found)]))
+        judged = [cell for rows in measured for cell in _judged(gains(claim, rows))]
+        lines.append(_line([claim.text, claim.paper or "not told", *judged]))
     told = [
         "",
-        f"On part `{part}`, seed by seed. A claim holds when every seed agrees, does not when none does, and is open",
-        "otherwise. The numbers of the paper are of other models and data: what can be compared is their sign.",
+        "Seed by seed: a claim holds when every seed agrees, does not when none does, and is open otherwise. The",
+        "numbers of the paper are of other models and data: what can be compared is their sign.",
     ]
     return [*lines, *told]
+
+
+def _judged(found: list[float]) -> tuple[str, str]:
+    """Mean gain and its spread in points, and the verdict."""
+    around = spread(found)
+    gain = f"{100 * np.mean(found):+.1f}" if found else "-"
+    return gain + ("" if around is None else f" \u00b1 {100 * around:.1f}"), verdict(found)
 
 
 def _method(setting: Setting, results: Sequence[Result]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from tpo_core.config.names import nearest
@@ -13,6 +14,8 @@ from tpo_core.models.backbones.registry import base_groups
 from tpo_core.storage.local import to_path
 from tpo_core.storage.uri import absolute, delete, exists, is_local, join, write_bytes
 from tpo_core.train.build import PART
+from tpo_core.train.ray_trainer import room_for
+from tpo_core.train.room import joins
 from tpo_core.train.stages import PhaseRef, phases_of, plan_phase
 
 
@@ -58,6 +61,13 @@ def check_writable(recipe: Recipe, results: str) -> None:
             probe = join(place, f".probe-{uuid.uuid4().hex}")
             write_bytes(probe, b"")
             delete(probe)
+
+
+def check_workers(recipe: Recipe, echo: Callable[[str], None]) -> None:
+    """TpoError for more training workers than a Ray of this machine will ever have room for, which is connected: before
+    hours of preprocessing. A cluster that was joined may grow, and is asked when its workers are needed."""
+    if not joins():
+        room_for(recipe, echo).there()
 
 
 def check_roots(data: DataConfig) -> None:

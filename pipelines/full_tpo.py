@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.chain import build_chain
-from pipelines.checks import check_groups, check_phases, check_places, check_roots, check_writable
+from pipelines.checks import check_groups, check_phases, check_places, check_roots, check_workers, check_writable
 from pipelines.cluster import connect
 from pipelines.gauges import watched
 from pipelines.report import print_report
@@ -51,10 +51,10 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
     work = recipe.work_uri if "://" in recipe.work_uri else os.path.abspath(recipe.work_uri)
     steps = build_chain(recipe, Publisher(recipe, work), echo)
     window = {"from_step": args.from_step, "until_step": args.until_step}
-    select(steps, **window)  # a mistyped step is refused before a cluster is touched
+    _, chosen = select(steps, **window)  # a mistyped step is refused before a cluster is touched
     check_groups(recipe)
     # Roots are looked at only if they will be read: of data preprocessed once, nothing but the shards need be left.
-    there = run_steps(steps, work, dry_run=True, until_step="preprocess", echo=lambda line: None)
+    there = run_steps(steps, work, dry_run=True, echo=lambda line: None)
     if "preprocess" in there:
         check_phases(recipe, there["preprocess"].uri)
     else:
@@ -68,6 +68,8 @@ def run_chain(argv: Sequence[str], *, doc: str | None, until_step: str | None = 
     check_writable(recipe, work)
     with connect(recipe):
         phases = [ref.name for ref in phases_of(recipe)]
+        if any(step.name in phases and step.name not in there for step in chosen):
+            check_workers(recipe, echo)
         done = run_steps(watched(steps, phases), work, echo=echo, **window)
     if "register" in done:
         print_report(done, echo)

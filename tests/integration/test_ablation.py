@@ -67,7 +67,7 @@ def test_the_table_and_its_numbers_are_written(first, arguments):
     assert "2 of task_assignment, 2 of vision_task, 2 of multitask" in text
     for label in ("task data as text", "T+R+M+conversation (TPO)", "best constant answer"):
         assert text.count(f"| {label} |") == 2, "in both parts"
-    numbers = json.loads((folder / "work" / "ablation.json").read_text())
+    numbers = json.loads((folder / "results.json").read_text())
     assert sorted(one["row"] for one in numbers) == ["TPO", "text"]
     assert all("test/region/acc@0.5" in one["metrics"] and one["seconds"] > 0 for one in numbers)
 

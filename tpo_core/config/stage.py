@@ -27,6 +27,17 @@ STAGE_LR: dict[str, dict[str, float]] = {
     "multitask": dict.fromkeys(GROUPS, 2e-5),
 }
 
+WEIGHT_DECAY = 0.02
+
+
+def _numbers(value: Any) -> Any:
+    """Says it in one line, where pydantic says it of each form that a value may have."""
+    given = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(isinstance(each, int | float) and not isinstance(each, bool) and each >= 0 for each in given):
+        raise ValueError("must be a number >= 0, or such numbers by group")
+    return value
+
+
 Positive = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(drop_nulls)]
 
 
@@ -107,7 +118,11 @@ class StageConfig(Config):
     phases: list[PhaseConfig] = Field(min_length=1, description="phases, run in this order")
     min_lr_fraction: Fraction = Field(default=0.05, description="end of the cosine, fraction of the peak rate")
     warmup_fraction: Fraction = Field(default=0.2, description="linear warm-up, fraction of the steps of a phase")
-    weight_decay: float = Field(default=0.02, ge=0, description="AdamW weight decay, on all but norms and biases")
+    weight_decay: Annotated[float | dict[str, float], BeforeValidator(_numbers)] = Field(
+        default=WEIGHT_DECAY,
+        description="AdamW weight decay, on all but norms and biases; or that of groups, and of all others"
+        f" {WEIGHT_DECAY}",
+    )
     betas: tuple[float, float] = Field(
         default=(0.9, 0.999), description="AdamW decay rates of the two moments, each in [0, 1)"
     )
@@ -133,6 +148,11 @@ class StageConfig(Config):
         default="bf16", description="arithmetic of the backbone; heads stay in fp32"
     )
 
+    def decay_of(self, group: str) -> float:
+        """Weight decay of a group."""
+        decay = self.weight_decay
+        return decay.get(group, WEIGHT_DECAY) if isinstance(decay, dict) else decay
+
     @field_validator("heads")
     @classmethod
     def _heads_known(cls, heads: list[str]) -> list[str]:
@@ -154,6 +174,8 @@ class StageConfig(Config):
     @model_validator(mode="after")
     def _groups_exist(self) -> "StageConfig":
         require_known("lr group", list(self.lr), GROUPS)
+        if isinstance(self.weight_decay, dict):
+            require_known("weight_decay group", list(self.weight_decay), tuple(self.lr))
         for group in self.lr:
             if group in HEAD_GROUPS and HEAD_GROUPS[group] not in self.heads:
                 raise ValueError(f"lr.{group} is set but heads does not hold {HEAD_GROUPS[group]!r}")

@@ -19,8 +19,8 @@ Train = dict[str, list[Sample]]  # samples of part `train` by measured task
 def constant_baselines(shards: ShardSet, part: str, scored: Sequence[Scored]) -> dict[str, float]:
     """Metrics under the model's own names ("<part>/region/acc@0.5", ...), constants taken from part `train`.
 
-    For moments the better of two per metric: the whole clip, and the median moment of train. Of choices it is a guess.
-    Empty when the set has no part `train`.
+    The better of two per metric, for moments: the whole clip, and the median moment of train; for masks: the box of
+    train, and no mask at all. Of choices it is a guess. Empty when the set has no part `train`.
     """
     if "train" not in shards.parts:
         return {}
@@ -84,7 +84,8 @@ def _mask(train: Train, asked: list[Scored], shards: ShardSet) -> dict[str, floa
     examples = [item.example for item in asked]
     known = [truth.masked_frames(example.sample, example.frame_index) for example in examples]
     masks = [truth.true_masks(example)[frames] for example, frames in zip(examples, known, strict=True)]
-    return baselines.constant_mask(boxes, sizes, masks)
+    filled, empty = baselines.constant_mask(boxes, sizes, masks), baselines.no_mask(masks)
+    return {name: max(filled[name], empty[name]) for name in filled}
 
 
 def _track(train: Train, asked: list[Scored], shards: ShardSet) -> dict[str, float]:

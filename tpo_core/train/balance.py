@@ -22,6 +22,7 @@ Factors = Mapping[str, float]
 SHARED_GROUP = "lora"  # every loss moves the adapters
 SHARED_PARAMETERS = 2  # the two matrices of the last one, for which a gradient costs next to nothing
 LARGEST_MOVE = 1.0  # of the logarithm of a factor, in units of the rate
+LARGEST_VARIANCE = 10.0  # the logarithm of a factor lies within it: a loss that stays 0 would drive it without end
 
 
 class Balance(Protocol):
@@ -76,12 +77,13 @@ class Uncertainty(Fixed):
         return {name: math.exp(-s) for name, s in state.get("log_variance", {}).items()}
 
     def update(self, state: State, losses: Mapping[str, float], world: int) -> None:
-        """One step of gradient descent on each s, whose descent is bounded where a loss is huge."""
+        """One step of gradient descent on each s, whose descent is bounded where a loss is huge, as s itself is."""
         variances = state.setdefault("log_variance", {})
         for name, weight in self.weights.items():
             if name in losses:
                 s = variances.setdefault(name, 0.0)
-                variances[name] = s - self.rate * max(-LARGEST_MOVE, 1 - math.exp(-s) * weight * losses[name])
+                s -= self.rate * max(-LARGEST_MOVE, 1 - math.exp(-s) * weight * losses[name])
+                variances[name] = max(-LARGEST_VARIANCE, min(LARGEST_VARIANCE, s))
 
 
 class GradNorm(Fixed):
@@ -118,7 +120,7 @@ class GradNorm(Fixed):
         norms = self._norms(world)
         self.forget()
         first, factors = state.setdefault("first", {}), state.setdefault("factor", {})
-        names = [name for name, norm in norms.items() if norm > 0 and losses[name] > 0]
+        names = [name for name, norm in norms.items() if norm > 0 and losses.get(name, 0.0) > 0]
         for name in names:
             first.setdefault(name, losses[name])
             factors.setdefault(name, 1.0)

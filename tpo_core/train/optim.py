@@ -22,10 +22,11 @@ def build_optimizer(groups: Groups, stage: StageConfig) -> torch.optim.AdamW:
     param_groups = []
     for name, peak_lr in stage.lr.items():
         params = [param for _, param in groups[name]]
-        halves = [([p for p in params if p.ndim > 1], stage.weight_decay), ([p for p in params if p.ndim <= 1], 0.0)]
+        decay = stage.decay_of(name)
+        halves = [([p for p in params if p.ndim > 1], decay), ([p for p in params if p.ndim <= 1], 0.0)]
         param_groups += [
-            {"params": half, "lr": peak_lr, "peak_lr": peak_lr, "weight_decay": decay, "group": name}
-            for half, decay in halves
+            {"params": half, "lr": peak_lr, "peak_lr": peak_lr, "weight_decay": own, "group": name}
+            for half, own in halves
             if half
         ]
     beta1, beta2 = stage.betas

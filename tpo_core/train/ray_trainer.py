@@ -129,7 +129,7 @@ def run_phase(
 def run(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, echo: Callable[[str], None]) -> None:
     """Fit until the phase is finished; workers that were asked to stop are started again, as often as it takes."""
     config = job.recipe.train
-    room = room_for(job, echo)
+    room = room_for(job.recipe, echo)
     room.there()  # what can never be is said now; an autoscaler waits for the run to ask
     desk = Desk()
     worker = partial(train_worker, job, open_sink, build, desk)
@@ -231,7 +231,7 @@ def trainer(job: PhaseJob, worker: Callable[[], bool]) -> ray.train.torch.TorchT
             num_workers=config.workers,  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=config.resize_interval_s,
             use_gpu=config.gpus_per_worker > 0,
-            resources_per_worker=resources(job),
+            resources_per_worker=resources(job.recipe),
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]
             name=f"attempt-{attempt}",
@@ -247,11 +247,11 @@ def trainer(job: PhaseJob, worker: Callable[[], bool]) -> ray.train.torch.TorchT
     )
 
 
-def resources(job: PhaseJob) -> dict[str, float]:
+def resources(recipe: Recipe) -> dict[str, float]:
     """What a worker reserves."""
-    config = job.recipe.train
+    config = recipe.train
     each = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
-    return {name: amount for name, amount in each.items() if amount > 0} | group_resources(job.recipe.nodes.train)
+    return {name: amount for name, amount in each.items() if amount > 0} | group_resources(recipe.nodes.train)
 
 
 class StoppableBackend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]
@@ -373,16 +373,16 @@ def told_failure(job: PhaseJob, rank: int, desk: Desk) -> Iterator[None]:
         raise
 
 
-def room_for(job: PhaseJob, echo: Callable[[str], None]) -> Room:
-    """The room that the phase needs at least."""
+def room_for(recipe: Recipe, echo: Callable[[str], None]) -> Room:
+    """The room that training needs at least."""
     remedy = "ask for fewer or smaller ones (train.cpus_per_worker, train.gpus_per_worker), or add nodes"
-    return Room(job.recipe.train.least_workers, resources(job), "train.workers", remedy, echo)
+    return Room(recipe.train.least_workers, resources(recipe), "train.workers", remedy, echo)
 
 
 def no_room(error: Exception, job: PhaseJob) -> TpoError | None:
     """What to tell of a run that failed because the cluster had no room for the workers, if that was it."""
     if isinstance(error, ray.train.ControllerError) and "Startup" in type(error.controller_failure).__name__:
-        short = room_for(job, print)
+        short = room_for(job.recipe, print)
         return TpoError(f"{short.shortage()}, in use by others or too small: free some, or {short.remedy}")
     return None
 

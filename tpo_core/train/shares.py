@@ -98,7 +98,7 @@ class Shares:
 
     def values(self, strategy: Strategy) -> dict[str, float]:
         """total, kind/<kind> and loss/<name> over all ranks; the last is the mean over the targets of all kinds, summed
-        over the terms of a loss."""
+        over the terms of a loss. A loss that had no target in the step is left out: nothing is known of it."""
         sums = dict(zip(self.sums, strategy.total(list(self.sums.values())), strict=True))
         kinds = dict.fromkeys(self.fractions, 0.0)
         for (kind, name), value in sums.items():
@@ -106,8 +106,9 @@ class Shares:
         losses: dict[str, float] = {}
         for term in dict.fromkeys(name for _, name in sums):
             keys = [key for key in sums if key[1] == term]
-            mean = sum(sums[key] for key in keys) / max(1, sum(self.counts[key] for key in keys))
-            losses[loss_of(term)] = losses.get(loss_of(term), 0.0) + mean
+            if count := sum(self.counts[key] for key in keys):
+                mean = sum(sums[key] for key in keys) / count
+                losses[loss_of(term)] = losses.get(loss_of(term), 0.0) + mean
         return {
             "total": sum(self.fractions[kind] * value for kind, value in kinds.items()),
             **{f"kind/{kind}": value for kind, value in kinds.items()},

@@ -4,8 +4,8 @@ A collective that one rank never enters, a driver call that never returns: no ex
 restarts the run. All ranks of a group stand still together, and all tell.
 
 The clock is faulthandler's thread, which needs no interpreter lock: it also fires when native code keeps that lock. It
-runs where ranks compute together, and not where they read or write: how long that takes is a matter of sizes and
-storage, which has deadlines of its own.
+runs where ranks compute together, with the wait for samples, which are prepared ahead; and not where they read or write
+models and checkpoints: how long that takes is a matter of sizes and storage, which has deadlines of its own.
 """
 
 import faulthandler

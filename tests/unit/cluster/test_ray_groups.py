@@ -19,7 +19,6 @@ from tpo_core.config.nodes import group_of, group_resources
 from tpo_core.config.schema import Recipe, TrainConfig
 from tpo_core.data.preprocess import CPUS_PER_WORKER
 from tpo_core.train import room
-from tpo_core.train.job import PhaseJob
 from tpo_core.train.ray_trainer import FIXED_START_FAILURES, FIXED_START_S, START_TIMEOUT, resources
 
 CHAINS = tuple(job for job in JOBS if job.endswith("/full-tpo"))
@@ -68,13 +67,9 @@ def recipe_of(overlay) -> Recipe:
     return load_recipe(line[line.index("--recipe") + 1], [word for word in line if "=" in word])
 
 
-def worker(recipe: Recipe, tmp_path) -> dict[str, float]:
+def worker(recipe: Recipe) -> dict[str, float]:
     """What a training worker of the recipe asks Ray for."""
-    stage = next(iter(recipe.stages))
-    phase = recipe.stages[stage].phases[0]
-    return resources(
-        PhaseJob(recipe=recipe, stage_name=stage, phase=phase, shards_uri="", init_uri="", output=tmp_path)
-    )
+    return resources(recipe)
 
 
 @pytest.mark.parametrize("overlay", JOBS)
@@ -122,24 +117,24 @@ def test_decoding_brings_nodes_of_the_group_cpu_alone(overlay):
 
 
 @pytest.mark.parametrize("overlay", SCALED)
-def test_training_brings_nodes_of_the_group_gpu_alone_and_nothing_brings_none(overlay, tmp_path):
+def test_training_brings_nodes_of_the_group_gpu_alone_and_nothing_brings_none(overlay):
     recipe, types = recipe_of(overlay), node_types(overlay)
-    each = worker(recipe, tmp_path)
+    each = worker(recipe)
     found = launched(overlay, recipe.train.least_workers, each, gang=True)
     assert found.keys() == {"gpu"}
     assert found["gpu"] * room.fits(each, types["gpu"].resources) >= recipe.train.least_workers
     assert launched(overlay, 0, each) == {}
 
 
-def test_work_of_one_gpu_asks_for_no_gpu_twice(tmp_path):
+def test_work_of_one_gpu_asks_for_no_gpu_twice():
     """A worker without a group would take the CPUs of GPU nodes; the recipe of the paper fills four nodes of eight."""
-    assert launched("prod/full-tpo", 32, worker(recipe_of("prod/full-tpo"), tmp_path), gang=True) == {"gpu": 4}
+    assert launched("prod/full-tpo", 32, worker(recipe_of("prod/full-tpo")), gang=True) == {"gpu": 4}
 
 
 @pytest.mark.parametrize("overlay", CHAINS)
-def test_what_training_needs_fits_into_the_group_as_it_may_grow(overlay, tmp_path):
+def test_what_training_needs_fits_into_the_group_as_it_may_grow(overlay):
     recipe, group = recipe_of(overlay), node_types(overlay)["gpu"]
-    assert group.max_worker_nodes * room.fits(worker(recipe, tmp_path), group.resources) >= recipe.train.most_workers
+    assert group.max_worker_nodes * room.fits(worker(recipe), group.resources) >= recipe.train.most_workers
 
 
 def test_the_head_has_no_room_for_work():

@@ -70,6 +70,15 @@ def test_masks_are_compared_on_the_frames_that_the_model_is_measured_on(tmp_path
     assert {name for name in metrics if "/activation/" not in name} == set(constant)
 
 
+def test_no_mask_stands_for_masks_where_it_is_the_better_guess(tmp_path):
+    held_out = replace(
+        make_sample("mask"), targets=(Target("track", track=(TrackEntry(0, False), TrackEntry(4, False))),)
+    )
+    train = [make_sample("region", dataset="train"), make_sample("mask", dataset="train")]
+    shards = ShardSet.open(write_shards(tmp_path / "shards", {"train": train, "val": [held_out]}))
+    assert baselines_of(shards)[0]["val/mask/j"] == 1.0
+
+
 def test_a_moment_without_a_label_in_train_is_passed_over(tmp_path):
     labelled = make_sample("moment", dataset="train")
     bare = replace(make_sample("moment", 1, dataset="train"), targets=(), turns=labelled.turns[:1])

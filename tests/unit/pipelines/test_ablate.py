@@ -46,6 +46,7 @@ def launch(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         ran = []
         monkeypatch.setattr(ablate, "connect", NoRay)
+        monkeypatch.setattr(ablate, "check_workers", lambda recipe, echo: None)
         monkeypatch.setattr(ablate, "check_phases", lambda recipe, shards: None)
         monkeypatch.setattr(ablate, "build_chain", lambda *about: [fake(step, ran) for step in real(*about)])
         more = [f"work_uri={tmp_path / 'work'}", "--output", str(tmp_path / "results.md")]
@@ -74,7 +75,7 @@ def test_more_rows_and_seeds_add_to_the_table(launch, tmp_path):
     ran, _ = launch("--rows", "R,text", "--seeds", "1,2")
     assert ran.count("vision_task") == 3
     assert ran.count("render") == 0
-    numbers = json.loads((tmp_path / "work" / "ablation.json").read_text())
+    numbers = json.loads((tmp_path / "results.json").read_text())
     assert sorted((one["row"], one["seed"]) for one in numbers) == [("R", 1), ("R", 2), ("text", 1), ("text", 2)]
     assert all(one["metrics"] == METRICS for one in numbers)
     assert numbers[0]["machine"].endswith("cores")

@@ -1,5 +1,6 @@
 """The written results: means and spreads, claims by seed, notes that stay."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -105,7 +106,9 @@ def test_the_document_says_how_it_was_measured_and_what_holds():
     assert "base 0:50, R 2:00, T+R+M+conversation (TPO) 1:40" in text
     assert text.index("## Part `test`") < text.index("## Part `unseen`") < text.index("## The paper's claims")
     line = next(line for line in text.splitlines() if line.startswith("| TPO talks better than its base |"))
-    assert line.endswith("| -0.5 \u00b1 2.1 | open (1 of 2 seeds) |")
+    assert "| -0.5 \u00b1 2.1 | open (1 of 2 seeds) |" in line
+    heads = next(line for line in text.splitlines() if line.startswith("| claim |"))
+    assert heads.count("verdict") == len(SETTING.parts) == 2, "unseen combinations are judged too"
 
 
 def test_notes_below_the_marker_stay_and_numbers_above_are_new(tmp_path):
@@ -118,6 +121,8 @@ def test_notes_below_the_marker_stay_and_numbers_above_are_new(tmp_path):
     assert text.endswith("## Notes\n\nWhat we make of it.\n")
     assert text.count(MARKER) == 1
     assert "(TPO) | 2 |" in text
+    numbers = json.loads((tmp_path / "docs" / "results.json").read_text())
+    assert [Result(**one) for one in numbers] == list(RESULTS)
     again = text
     write_results(path, SETTING, RESULTS, CONSTANT)
     assert path.read_text() == again

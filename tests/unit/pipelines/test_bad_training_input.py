@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipelines import full_tpo, train_stage
 from pipelines.chain import build_chain
@@ -17,6 +19,7 @@ from tests.tiny_families import write_base
 from tpo_core.config.load import load_recipe
 from tpo_core.data.sample import SCHEMA_VERSION
 from tpo_core.data.shards import ShardSet
+from tpo_core.errors import TpoError
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.tracking.publish import Publisher
@@ -132,6 +135,29 @@ def test_a_mistake_about_training_is_one_line_before_ray_is_started(mistake, how
     changes, message = MISTAKES[mistake]
     assert refused(*changes, *how).startswith(message)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_more_workers_than_there_can_be_are_refused_before_any_step(joined, monkeypatch, tmp_path):
+    """A cluster that was joined may bring nodes when its workers are needed."""
+    begun = []
+    monkeypatch.setattr(full_tpo, "connect", lambda recipe: nullcontext())
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379" if joined else "")
+    run = full_tpo.run_steps
+
+    def noted(steps, *place, dry_run=False, **how):
+        begun.extend([] if dry_run else steps)
+        return run(steps, *place, dry_run=True, **how)
+
+    monkeypatch.setattr(full_tpo, "run_steps", noted)
+    words = ["--recipe", "quickstart", f"work_uri={tmp_path}", "train.cpus_per_worker=3"]
+    with nullcontext() if joined else pytest.raises(TpoError, match=r"no room for train\.workers, 2 x \(3 CPU\)"):
+        run_chain(words, doc=None)
+    assert bool(begun) == joined
+    begun.clear()
+    run_chain([*words, "--until-step", "evaluate_base"], doc=None)
+    assert begun, "nothing is trained"
 
 
 def test_a_rate_of_a_group_that_the_chosen_model_lacks(refused, monkeypatch, tmp_path):

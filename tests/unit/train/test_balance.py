@@ -45,6 +45,13 @@ def test_uncertainty_takes_a_huge_loss_in_steps_and_leaves_what_is_absent():
     assert state["log_variance"] == pytest.approx({"lm": 0.5, "region": 0.1})
 
 
+def test_uncertainty_of_a_loss_that_stays_zero_stays_a_number():
+    balance, state = Uncertainty(WEIGHTS, rate=1.0), {}
+    for _ in range(1000):
+        balance.update(state, {"region": 0.0}, world=1)
+    assert balance.factors(state) == {"region": pytest.approx(math.exp(10))}
+
+
 class Pair(nn.Module):
     """Two losses on one shared parameter, whose gradients there are `scales`."""
 
@@ -95,6 +102,9 @@ def test_gradnorm_forgets_a_step_that_was_not_made_and_leaves_out_what_has_no_gr
     assert balance.factors(state) == {}
     watch(balance, {"lm": pair.losses()["lm"], "region": torch.tensor(1.0)})  # the head was not in the graph
     balance.update(state, {"lm": 1.0, "region": 1.0}, world=1)
+    assert balance.factors(state) == {"lm": 1.0}
+    watch(balance, pair.losses())
+    balance.update(state, {"lm": 1.0}, world=1)  # of region the step had no target
     assert balance.factors(state) == {"lm": 1.0}
 
 

@@ -26,6 +26,14 @@ def test_each_group_has_its_own_rate_and_norms_and_biases_are_not_decayed():
     assert {group["eps"] for group in optimizer.param_groups} == {stage.eps}
 
 
+def test_a_group_may_have_a_decay_of_its_own():
+    stage = stub_recipe().stages["vision_task"].model_copy(update={"weight_decay": {"lora": 0.0}})
+    decays = {
+        (group["group"], group["weight_decay"]) for group in build_optimizer(StubModel().groups(), stage).param_groups
+    }
+    assert decays == {("lora", 0.0), ("region_head", 0.02), ("region_head", 0.0)}
+
+
 def test_rates_follow_the_factor_and_come_back_by_group():
     optimizer = build_optimizer(StubModel().groups(), stub_recipe().stages["vision_task"])
     assert set_learning_rates(optimizer, 0.5) == {"lora": 5e-3, "region_head": 2.5e-2}

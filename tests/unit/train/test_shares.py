@@ -70,6 +70,14 @@ def test_a_kind_without_a_target_adds_nothing():
     assert shares.values(Replicated())["total"] == 0
 
 
+def test_a_loss_without_a_target_is_no_loss_of_zero():
+    """A mean over steps, the best checkpoint and a balancer would take it for a perfect one."""
+    shares = shares_of(Micro("region", 2, tokens=4), counts=lambda micro: {"lm": 4, "region/label": 0})
+    shares.add("region", {"lm": torch.tensor(8.0), "region/label": torch.zeros(())})
+    values = shares.values(Replicated())
+    assert values == pytest.approx({"total": 4.0, "kind/region": 4.0, "loss/lm": 2.0})
+
+
 def test_every_loss_needs_a_weight():
     shares = shares_of(Micro("mask", 2, tokens=3))
     with pytest.raises(KeyError, match="mask"):

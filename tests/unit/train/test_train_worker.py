@@ -246,14 +246,10 @@ def test_a_run_says_how_long_a_group_may_take_to_be_placed(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("group", "added"), [(None, {}), ("gpu", {"node_group_gpu": 0.001})])
-def test_a_worker_asks_for_a_node_of_its_group(tmp_path, group, added):
+def test_a_worker_asks_for_a_node_of_its_group(group, added):
     recipe = stub_recipe(cpus_per_worker=4.0)
     recipe = recipe.model_copy(update={"nodes": NodesConfig(train=group)})
-    job = PhaseJob(
-        recipe=recipe, stage_name="vision_task", phase=recipe.stages["vision_task"].phases[0], shards_uri="none",
-        init_uri="none", output=tmp_path,
-    )  # fmt: skip
-    assert ray_trainer.resources(job) == {"CPU": 4.0} | added
+    assert ray_trainer.resources(recipe) == {"CPU": 4.0} | added
 
 
 @pytest.mark.parametrize(("hang_timeout_s", "least_s"), [(600.0, 1800), (7200.0, 7201), (None, 86_400)])
