@@ -23,6 +23,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train.v2._internal.execution.context import get_train_context
 
 from tpo_core.config.nodes import group_resources
 from tpo_core.config.schema import PhaseConfig, Recipe
@@ -296,11 +297,17 @@ class Watched(Surroundings):
         self.watchdog.alive()
 
     def stops(self) -> bool:
-        return WORKER.asked
+        return WORKER.asked or drained()
 
     def keep(self) -> None:
         if self.keeper is not None:
             self.keeper.keep()
+
+
+def drained() -> bool:
+    """Whether a node of the group is about to be taken away, as far as this rank was told. What `get_preemption_info`
+    adds is a round over all ranks, too much for each step, in which they agree on stopping anyway."""
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def train_worker(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builder, desk: Desk) -> bool:
@@ -335,8 +342,6 @@ def train_rank(job: PhaseJob, open_sink: Callable[[], MetricSink], build: Builde
 
     def report(row: Row) -> None:
         ray.train.report(row)  # a barrier for all ranks: the only call site, reached by all at the same steps
-        if ray.train.get_preemption_info() is not None:  # a node is being drained
-            WORKER.ask()
 
     # Told here, where the errno is known and the disk is: Ray passes on an OSError without its errno.
     with disk_full_told(job.output), Watchdog(job.stacks, rank, config.hang_timeout_s) as watchdog:

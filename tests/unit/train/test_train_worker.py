@@ -47,7 +47,7 @@ def work(monkeypatch):
     monkeypatch.setattr("ray.train.get_context", lambda: context)
     monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr("ray.train.report", lambda row: None)
-    monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
+    monkeypatch.setattr(ray_trainer, "drained", lambda: False)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     desk = Desk()
 
@@ -117,6 +117,27 @@ def test_why_another_rank_than_the_first_fails_is_told(tmp_path, work, monkeypat
     with pytest.raises(RuntimeError):
         work(job_at(tmp_path), build)
     assert work.desk.lines == ["vision_task.all  rank 3 failed: RuntimeError: CUDA error: out of memory"]
+
+
+def test_a_node_that_is_drained_is_left_at_the_end_of_the_step_and_not_of_the_row(tmp_path, work, monkeypatch):
+    """A row is ten steps by default, and the notice may be of less."""
+    told = []
+
+    def build(job, strategy):
+        model, batches = build_stub(job, strategy)
+        inner = batches.step
+
+        def step(number):
+            told.extend(["drained"] if number == 3 else [])
+            return inner(number)
+
+        batches.step = step
+        return model, batches
+
+    monkeypatch.setattr(ray_trainer, "drained", lambda: bool(told))
+    lines = work(job_at(tmp_path), build)
+    assert work.finished is False
+    assert any("asked to stop: saved and left at step 4" in line for line in lines)
 
 
 def test_a_worker_tells_what_it_notes_and_what_hung_before_it(tmp_path, work):
