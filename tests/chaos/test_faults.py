@@ -217,8 +217,9 @@ def test_a_driver_killed_and_one_asked_to_stop_are_gone_on_with(cluster, folder,
     assert_same(tmp_path / "out", folder, calm)
 
 
-def test_a_lost_node_is_done_without_and_taken_back(cluster, proxied_bucket, folder, tmp_path):
+def test_a_lost_node_is_done_without_and_taken_back(cluster, proxied_bucket, folder, tmp_path, draw):
     """The node of rank 0, with all that it wrote: machines share a bucket, no disk. A CPU each is a worker a node."""
+    step = draw.randrange(4, 8)  # after the first checkpoint, and with time for the loss before the last step
     undisturbed(0, 1, tmp_path / "calm", Script(folder, pause_s=0, dropout=0.0))
     expected = final_ids(folder)
     (tmp_path / "lost").mkdir()
@@ -227,6 +228,7 @@ def test_a_lost_node_is_done_without_and_taken_back(cluster, proxied_bucket, fol
 
     def deed():
         victims.until(lambda: 4 in steps_at(f"{exchange}/checkpoints"))
+        pid_at(script.folder, step, 0)
         gone.append(next(row["scratch"] for row in reversed(notes(script.folder)) if row["rank"] == 0))
         cluster.remove_node(cluster.scratch.pop(gone[0]), allow_graceful=False)
         shutil.rmtree(gone[0])

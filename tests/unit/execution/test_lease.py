@@ -250,5 +250,28 @@ def test_a_missed_beat_is_told_and_the_next_one_is_tried(take, said, monkeypatch
     assert said == ["lease: no sign of life could be written: OSError: network"] * 2
 
 
-def test_the_heartbeat_leaves_room_for_missed_beats():
-    assert leases.BEAT_S * 5 < leases.STALE_S
+def test_who_missed_four_beats_in_a_row_is_not_taken_over(take, tmp_path, said, monkeypatch):
+    now, beats = [NOW], []
+    monkeypatch.setattr(leases, "_gone", lambda holder: False)  # as of a process on another host
+    lease = Lease(str(tmp_path / "x.lease"), echo=said.append, clock=lambda: now[0])
+    assert lease._claim()
+    beat = lease.beat
+
+    def comes_to_nothing_four_times():
+        beats.append(now[0])
+        if len(beats) <= 4:
+            raise OSError("network")
+        return beat()
+
+    def wait(seconds):
+        now[0] += seconds
+        with pytest.raises(TpoError, match=f"is being made by pid {os.getpid()} "):
+            take(now[0]).__enter__()
+        return len(beats) == 6
+
+    monkeypatch.setattr(lease, "beat", comes_to_nothing_four_times)
+    monkeypatch.setattr(lease._released, "wait", wait)
+    lease._beat_until_released()
+    assert len(beats) == 6
+    assert len(said) == 4
+    assert lease.held()
