@@ -15,10 +15,13 @@ case "$what" in
 esac
 
 "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet --upgrade pip uv
+"$venv/bin/pip" install --quiet pip==26.3 uv==0.13.9
 # uv reads no pip configuration; where pip is told of a folder of wheels, tell uv of it too.
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
 # Bytecode at once: Ray starts dozens of processes, and where PYTHONDONTWRITEBYTECODE is set each of them would compile
 # torch and transformers again (30 s instead of 11 for one import, measured on two busy cores).
-"$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -r "$wanted" \
-  || "$venv/bin/pip" install --quiet -r "$wanted"
+if ! "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -r "$wanted"; then
+  # Where pip's own configuration names an index, only pip finds it.
+  echo "uv could not install requirements.txt (its reason is above); trying pip, which takes minutes"
+  "$venv/bin/pip" install --quiet -r "$wanted"
+fi

@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -36,6 +37,7 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
 }
 
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 SHOW_EVERY_S = 1.0
 ANSWER_WITHIN_S = 5.0
 
@@ -44,8 +46,9 @@ ANSWER_WITHIN_S = 5.0
 def connect(recipe: Recipe) -> Iterator[None]:
     """Joins the cluster of RAY_ADDRESS (a submitted job has one) or starts a local one with this machine's CPUs.
 
-    Raises TpoError when no cluster answers at RAY_ADDRESS.
+    Raises TpoError when no cluster answers at RAY_ADDRESS, and when the Ray of this process is not the pinned one.
     """
+    check_version()
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     joined = joins()
     try:
@@ -72,6 +75,18 @@ def connect(recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_version() -> None:
+    """TpoError for another Ray than this code pins. In a job that the image of the head runs, driver and cluster always
+    agree, so that Ray itself has nothing to refuse. A working directory may have come without the pins."""
+    pins = REQUIREMENTS.read_text(encoding="utf-8") if REQUIREMENTS.is_file() else ""
+    pinned = re.search(r"^ray(?:\[[\w,]*\])?==([\w.]+)", pins, re.MULTILINE)
+    if pinned and pinned[1] != ray.__version__:
+        raise TpoError(
+            f"this process has Ray {ray.__version__}, and requirements.txt of this code wants {pinned[1]}: build the"
+            " image again from this code, or install requirements.txt"
+        )
 
 
 def other_versions(text: str) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,9 +43,9 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def s3_server(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+def s3_server(folder: Path, host: str = "127.0.0.1", options: Sequence[str] = ()) -> Iterator[str]:
     """The endpoint of a server that keeps its data in `folder` and knows the credentials `KEYS`. host: the address of
-    this machine that it listens on."""
+    this machine that it listens on. options: more of `weed mini`."""
     port, *others = _free_ports(1 + len(PORTS))
     command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", f"-s3.port={port}"]
     command += [f"-ip={host}", f"-ip.bind={host}", *(f"-{name}=false" for name in OFF)]
@@ -53,6 +53,7 @@ def s3_server(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     # Each bucket takes volumes of its own. By default their number falls with the free disk: a session of tests with
     # 50 GB left was refused its 51st.
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=10000"]
+    command += options
     log = folder / "server.log"
     with log.open("wb") as out:
         server = subprocess.Popen(command, env=os.environ | KEYS, stdout=out, stderr=out)

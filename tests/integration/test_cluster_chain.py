@@ -1,6 +1,7 @@
-"""The chain on a cluster in miniature: a head without CPUs, two nodes that decode and evaluate, two that train, each in
+"""The chain on a cluster in miniature: a head without CPUs, two nodes that decode, two that train and evaluate, each in
 a network of its own; S3, PostgreSQL behind MLflow, and Redis behind the head. A node of either group is lost while the
-job runs, one by a power cut, one by a broken cable; and in the end so is the head, which is started again."""
+job runs, one by a power cut, one by a broken cable; and in the end so is the head, in the middle of a stage, and is
+started again."""
 
 import shutil
 import signal
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from mlflow import MlflowClient
-from ray.util.state import list_actors, list_nodes
+from ray.util.state import list_actors, list_nodes, list_tasks
 
 from tests.conftest import use_endpoint
 from tests.integration.job_head import RAY, ROOT, environment
@@ -75,13 +76,16 @@ class Miniature:
         return {by_address[node.node_ip] for node in nodes if node.state == "ALIVE"}
 
     def places(self) -> dict[str, set[str]]:
-        """On nodes of which groups the actors of each class were."""
+        """On nodes of which groups the actors of each class were, and the tasks of each name."""
         names = {node.node_id: node.node_ip for node in list_nodes(address=self.address)}
         groups = {each.address: GROUPS[name] for name, each in self.machines.items()}
         found = defaultdict(set)
         for actor in list_actors(address=self.address, detail=True, limit=1000):
             if actor.node_id in names:
                 found[actor.class_name].add(groups[names[actor.node_id]])
+        for task in list_tasks(address=self.address, detail=True, limit=1000, filters=[("type", "=", "NORMAL_TASK")]):
+            if task.node_id in names:
+                found[task.name.rpartition(".")[2]].add(groups[names[task.node_id]])
         return found
 
     def submit(self, words: list[str]) -> subprocess.Popen[str]:
@@ -136,29 +140,36 @@ def resubmitted(cluster, words):
 def test_the_chain_goes_on_without_the_nodes_that_it_loses(cluster, base):  # noqa: F811
     words = ["pipelines/full_tpo.py", "--recipe", "quickstart", *overrides("s3://cluster/work", base)]
     words += [f"tracking.uri={cluster.tracking}", "train.workers=[1,2]", "train.cpus_per_worker=1"]
-    words += ["nodes.preprocess=cpu", "nodes.train=gpu", "nodes.evaluate=cpu", "nodes.decode_workers=2"]
+    words += ["nodes.preprocess=cpu", "nodes.train=gpu", "nodes.evaluate=gpu", "nodes.decode_workers=2"]
+    words += ["stages.multitask.phases.multitask.steps=40"]
     lines = []
     job = cluster.submit(words)
-    follow(job, "RUN     preprocess", lines)
+    follow(job, "media into", lines)  # decoding begins
     cluster.machines["cpu2"].kill()
+    follow(job, "RUN     task_assignment", lines)
+    places = cluster.places()  # of what decoded and of what evaluated the base
     follow(job, "vision_task  [..........] 2/40", lines)
-    places = cluster.places()
+    trained = cluster.places()
     cluster.machines["gpu2"].cut_off()
     follow(job, "RUN     multitask", lines)
     until(lambda: cluster.alive() == {"head", "cpu1", "gpu1"}, "the head to miss the two nodes")
+    follow(job, "multitask  [##........] 8/40", lines)
     cluster.machines["head"].kill()
     job.send_signal(signal.SIGKILL)
     job.wait()
     assert told("".join(lines), "DONE") == STEPS[: STEPS.index("multitask")]
-    assert places["RayTrainWorker"] == {"gpu"}
+    assert trained["RayTrainWorker"] == {"gpu"}
     assert places["MapWorker(Map(_ShardWorker))"] == {"cpu"}
+    assert places["run"] == {"gpu"}, "the evaluation of the base"
     kept = ("_Progress", "_QueueActor", "_Desk")
-    assert [places[name] for name in kept] == [{None}] * 3, "what must not be lost is on the head"
+    assert [trained[name] for name in kept] == [{None}] * 3, "what must not be lost is on the head"
 
     cluster.start_head()
     until(lambda: cluster.alive() == {"head", "cpu1", "gpu1"}, "the head to find its nodes again")
     output = resubmitted(cluster, words)
     assert told(output, "SKIP") == STEPS[: STEPS.index("multitask")], output
     assert told(output, "DONE") == STEPS[STEPS.index("multitask") :]
+    assert "multitask  resuming at step" in output
+    assert cluster.places()["run"] == {"gpu"}, "the evaluation of the last stage"
     (version,) = MlflowClient(cluster.tracking).search_model_versions("name='tpo'")
     assert version.status == "READY"

@@ -1,7 +1,7 @@
 """The section of a recipe about groups of nodes: which of them preprocessing, training and evaluation ask for.
 
 A node of group `cpu` has a custom resource `node_group_cpu`, which work asks a grain of; so work for one group never
-lands on another, and an autoscaler knows which one to enlarge. cluster/base/cluster gives its groups these resources.
+lands on another, and an autoscaler knows which one to enlarge. Groups of cluster/base/raycluster have these resources.
 """
 
 from typing import Annotated

@@ -17,6 +17,9 @@ class Assumptions(Config):
     gpu_hour_usd: float | None = Field(default=None, ge=0, description="USD a GPU hour; null takes that of the GPU")
     cpu_hour_usd: float = Field(default=0.05, ge=0, description="USD an hour of one core")
     s3_gib_month_usd: float = Field(default=0.023, ge=0, description="USD a GiB and month of object storage")
+    raw_gib: float | None = Field(
+        default=None, ge=0, description="GiB of the media as they are downloaded; null: unknown, few data sets say it"
+    )
     task_text_tokens: int = Field(default=96, ge=1, description="tokens of text of a region, temporal or mask sample")
     task_answer_tokens: int = Field(default=16, ge=1, description="of these, tokens of the answer")
     chat_text_tokens: int = Field(default=384, ge=1, description="tokens of text of a chat sample")

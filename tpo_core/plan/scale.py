@@ -2,7 +2,8 @@
 
 The chain on 8, 64, 512 and 4,096 GPUs whose nodes fail, simulated event by event: which checkpoint interval is best,
 beside the formulas of Young and Daly; how much of the time is work; what a lost node costs, with and without elastic
-workers. Data grow with the number of GPUs, so that stages take the same hours at every size.
+workers. Data grow with the number of GPUs, so that stages take the same hours at every size. Intervals and the cost of
+a loss come from one long run, hours of the chain from many chains, stage by stage.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from tpo_core.plan.table import markdown
 
 SIZES = (8, 64, 512, 4096)  # GPUs
 SEED = 17  # of every run, so that the failures of all that are compared come alike
+CHAINS = 1000  # that the hours of a chain are the mean of: few of them lose a node
 INTERVALS_S = tuple(30.0 * 2.0 ** (place / 2) for place in range(17))  # half a minute to two hours
 
 
@@ -44,6 +46,27 @@ def simulate(gpus: int, interval_s: float, faults: Faults, *, elastic: bool, fai
     run = Training(work_s, nodes, faults, interval_s, elastic, np.random.default_rng([SEED, gpus])).run()
     spent_s = run.lost_s + run.down_s + run.slow_s
     return Run(work_s / run.time_s, spent_s / max(1, run.failures) / 3600)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Means of many chains: hours of all stages, and nodes that they lose."""
+
+    hours: float
+    lost: float
+
+
+def simulate_chain(gpus: int, interval_s: float, faults: Faults, *, elastic: bool) -> Chain:
+    """Stages one after another; each starts its workers, and hands on a model that no later failure takes away."""
+    nodes = nodes_of(gpus, faults)
+    seconds = failures = 0.0
+    for number in range(CHAINS):
+        rng = np.random.default_rng([SEED, gpus, 2, number])
+        for hours in faults.stage_hours.values():
+            stage = Training(hours * 3600, nodes, faults, interval_s, elastic, rng).start().run()
+            seconds += stage.time_s
+            failures += stage.failures
+    return Chain(seconds / CHAINS / 3600, failures / CHAINS)
 
 
 def preprocess_hours(gpus: int, faults: Faults) -> float:
@@ -97,19 +120,19 @@ def interval_table(found: dict[tuple[int, bool], list[Run]], faults: Faults) -> 
 
 
 def cost_table(found: dict[tuple[int, bool], list[Run]], faults: Faults) -> list[str]:
-    """The chain at the best interval: hours, nodes that it loses, and what one of them costs."""
+    """The chain at the best interval: hours, nodes that it loses, and what one of them costs in a long run."""
     rows = []
     for (gpus, elastic), runs in found.items():
-        run = runs[best(runs)]
-        hours = sum(faults.stage_hours.values()) / run.goodput
+        place = best(runs)
+        run, chain = runs[place], simulate_chain(gpus, INTERVALS_S[place], faults, elastic=elastic)
         rows.append(
             (
                 f"{gpus:,}",
                 "elastic" if elastic else "fixed",
                 f"{preprocess_hours(gpus, faults):.2f}",
-                f"{hours:.2f}",
-                f"{hours * 3600 / faults.mtbf_s(nodes_of(gpus, faults)):.2f}",
-                f"{run.goodput:.2%}",
+                f"{chain.hours:.2f}",
+                f"{chain.lost:.2f}",
+                f"{sum(faults.stage_hours.values()) / chain.hours:.2%}",
                 f"{60 * run.hours_a_loss:.1f}",
                 f"{gpus * run.hours_a_loss:,.0f}",
             )
@@ -162,7 +185,8 @@ def main(argv: Sequence[str], echo: Callable[[str], None] = print) -> int:
         echo("\n".join(lines) + "\n")
     values = {name: value for name, value in faults.model_dump().items() if name != "stage_hours"}
     echo(
-        f"Assumed: {', '.join(f'{name}={value:g}' for name, value in values.items())}; {args.failures} failures a run."
+        f"Assumed: {', '.join(f'{name}={value:g}' for name, value in values.items())}; {args.failures} failures a run,"
+        f" {CHAINS} chains."
     )
     if args.plot:
         plot(found, faults, args.plot)

@@ -11,7 +11,8 @@ from tpo_core.plan.faults import Faults
 
 @dataclass
 class Training:
-    """Training on `nodes` nodes that fail. Work counts in seconds of all nodes together.
+    """Training on `nodes` nodes that fail. Work counts in seconds of all nodes together. `run` begins at the first
+    step; `start` before it takes the time until then.
 
     elastic: goes on with the nodes that are left, and restarts once more when another one comes; otherwise, and where
     none is left, the run waits for it. After `run`: time_s, and where it went besides work: pauses_s for checkpoints,
@@ -31,12 +32,19 @@ class Training:
     slow_s: float = 0.0
     down_s: float = 0.0
     failures: int = 0
-    alive: int = 0
+    alive: int = field(init=False)
     returns: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.alive = self.nodes
+
+    def start(self) -> "Training":
+        """Up to the first step, which takes as long as after a failure."""
+        self.restart(self.faults.restart_s)
+        return self
 
     def run(self) -> "Training":
         """To the end of the work."""
-        self.alive = self.nodes
         while self.saved_s < self.work_s:
             failure_s = self.failure_s()
             back_s = self.returns[0] - self.time_s if self.returns else math.inf

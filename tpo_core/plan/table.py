@@ -9,6 +9,7 @@ from tpo_core.plan.phases import PhaseCost
 from tpo_core.plan.pool import Decoding
 from tpo_core.plan.warn import GIB
 
+PAPER_HEAD = (f"paper, {PAPER_GPUS} GPUs", "GPU hours of that", "USD of that", "MFU of that")
 UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -74,25 +75,28 @@ def stage_table(
     phases: list[PhaseCost], decoding: Decoding, gpu: Gpu, gpus: int, assumed: Assumptions, *, paper: bool
 ) -> list[str]:
     """The sizing table: hours, GPU hours, storage and money by stage. paper: whether the hours of VideoChat-TPO on
-    PAPER_GPUS stand beside ours, with the MFU at which this work takes them on GPUs of the kind that is planned for."""
+    PAPER_GPUS stand beside ours, with what they cost and the MFU at which this work takes them, both on GPUs of the
+    kind that is planned for."""
     gpu_usd = gpu.hour_usd if assumed.gpu_hour_usd is None else assumed.gpu_hour_usd
     core_usd = decoding.core_hours * assumed.cpu_hour_usd
     rows = []
     if decoding.media:
         core_hours, shards = f"{decoding.core_hours:,.0f} core hours", storage(decoding.stored_bytes, assumed)
-        rows.append(["preprocess", core_hours, "-", f"{core_usd:,.0f}", *shards, *["-", "-"] * paper])
+        raw = "unknown" if assumed.raw_gib is None else gib(assumed.raw_gib * GIB)
+        rows.append(["preprocess", core_hours, "-", f"{core_usd:,.0f}", raw, *shards, *["-"] * len(PAPER_HEAD) * paper])
     for stage in dict.fromkeys(each.stage for each in phases):
         own = [each for each in phases if each.stage == stage]
         hours = sum(each.hours for each in own)
         stored = sum(each.model_bytes for each in own) + max(each.checkpoint_bytes for each in own)
         paid = hours * gpus * gpu_usd
-        cells = [stage, f"{hours:.2f} h", f"{hours * gpus:,.0f}", f"{paid:,.0f}", *storage(stored, assumed)]
+        cells = [stage, f"{hours:.2f} h", f"{hours * gpus:,.0f}", f"{paid:,.0f}", "-", *storage(stored, assumed)]
         if paper:
             taken = PAPER_HOURS[stage] * PAPER_GPUS
-            cells += [f"{PAPER_HOURS[stage]:g} h", f"{assumed.mfu * hours * gpus / taken:.1%}"]
+            mfu = f"{assumed.mfu * hours * gpus / taken:.1%}"
+            cells += [f"{PAPER_HOURS[stage]:g} h", f"{taken:,.0f}", f"{taken * gpu_usd:,.0f}", mfu]
         rows.append(cells)
-    head = ["stage", f"time on {gpus} GPUs", "GPU hours", "USD", "storage, GiB", "USD a month"]
-    return markdown([*head, *([f"paper, {PAPER_GPUS} GPUs", "MFU of that"] if paper else [])], rows)
+    head = ["stage", f"time on {gpus} GPUs", "GPU hours", "USD", "raw media, GiB", "storage, GiB", "USD a month"]
+    return markdown([*head, *(PAPER_HEAD if paper else ())], rows)
 
 
 def storage(size_bytes: float, assumed: Assumptions) -> tuple[str, str]:

@@ -22,22 +22,28 @@ def pins(path: Path) -> dict[str, str]:
     return {re.sub(r"\[.*\]", "", name).lower(): version for name, version in found.items()}
 
 
-def wanted(tmp_path, *arguments):
-    """What the installation hands to uv, by a python that makes an environment of stand-ins; and where it was told to
-    look for wheels."""
-    uv = f'for last; do :; done; cp "$last" {tmp_path}/wanted; echo "$UV_FIND_LINKS"'
+def installed(tmp_path, *arguments, uv, pip="true"):
+    """A run of the installation with a python that makes an environment of stand-ins."""
     stub = tmp_path / "bin" / "python3.11"
     stub.parent.mkdir()
     stub.write_text(
         "#!/bin/sh\n"
         'mkdir -p "$3/bin"\n'
         f"cat > \"$3/bin/uv\" <<'END'\n#!/bin/sh\n{uv}\nEND\n"
-        "echo '#!/bin/sh' > \"$3/bin/pip\"\n"
+        f"cat > \"$3/bin/pip\" <<'END'\n#!/bin/sh\n{pip}\nEND\n"
         'chmod +x "$3/bin/uv" "$3/bin/pip"\n'
     )
     stub.chmod(0o755)
     command = ["bash", str(INSTALL), str(stub), str(tmp_path / "venv"), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/bin:/usr/bin", "PIP_FIND_LINKS": "/w"})
+    return subprocess.run(
+        command, capture_output=True, text=True, env={"PATH": "/bin:/usr/bin", "PIP_FIND_LINKS": "/w"}
+    )
+
+
+def wanted(tmp_path, *arguments):
+    """What the installation hands to uv; and where it was told to look for wheels."""
+    uv = f'for last; do :; done; cp "$last" {tmp_path}/wanted; echo "$UV_FIND_LINKS"'
+    run = installed(tmp_path, *arguments, uv=uv)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "/w"
     return pins(tmp_path / "wanted")
@@ -73,6 +79,23 @@ def test_all_of_the_requirements_are_installed_and_for_an_image_all_but_those_of
     assert not left_out & {name.lower() for name in imported("tpo_core", "pipelines")}
 
 
+def test_a_failure_of_uv_is_told_and_pip_decides(tmp_path):
+    for status, folder in ((0, tmp_path / "mended"), (1, tmp_path / "failed")):
+        folder.mkdir()
+        pip = f'case "$*" in *==*) exit 0 ;; esac; echo "pip $*"; exit {status}'  # its own pin is installed first
+        run = installed(folder, uv="echo no index >&2; exit 2", pip=pip)
+        assert run.returncode == status
+        assert "no index" in run.stderr
+        assert "uv could not install" in run.stdout
+        assert "pip install --quiet -r" in run.stdout
+
+
+def test_the_installers_are_pinned():
+    assert re.search(
+        r"pip\" install --quiet pip==[\d.]+ uv==[\d.]+$", INSTALL.read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+
 def imported(*folders: str) -> set[str]:
     """Distributions that the code imports, as far as they are installed here."""
     owners, found = packages_distributions(), set()
@@ -100,7 +123,7 @@ def test_ray_is_one_version_everywhere():
     for overlay, spec in clusters():
         assert spec["rayVersion"] == version, overlay
         images = {each["image"] for pod in pods(spec) for each in pod["containers"]}
-        assert {re.search(r":([\d.]+)-(cpu|cuda)$", image)[1] for image in images} == {version}, overlay
+        assert {re.search(r":([\d.]+)-(?:\w+-)?(cpu|cuda)$", image)[1] for image in images} == {version}, overlay
     assert f"-t tpo:{version}-cuda" in DOCKERFILE
 
 

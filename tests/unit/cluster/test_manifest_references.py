@@ -3,6 +3,9 @@
 import re
 
 import pytest
+import ray._common.utils
+from ray._private import utils
+from ray._private.services import determine_plasma_store_config
 
 from tests.unit.cluster.manifests import (
     CLUSTER,
@@ -77,8 +80,16 @@ def test_a_mount_has_its_volume_with_a_limit(overlay):
             assert all("sizeLimit" in each["emptyDir"] for each in volumes.values() if "emptyDir" in each)
 
 
+def store_directory(memory, shm, tmp_path, monkeypatch):
+    """Where Ray puts the object store of a pod with so much memory, as it starts there."""
+    monkeypatch.setattr(utils, "get_shared_memory_bytes", lambda: shm)
+    monkeypatch.setattr(ray._common.utils, "get_system_memory", lambda: memory)
+    size = utils.resolve_object_store_memory(memory)  # all of it is free: KubeRay starts Ray first
+    return determine_plasma_store_config(size, str(tmp_path))[0]
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_spilled_objects_go_to_a_volume_and_the_store_fits_its_memory(overlay):
+def test_spilled_objects_go_to_a_volume_and_the_store_fits_its_memory(overlay, tmp_path, monkeypatch):
     for manifest in objects(overlay):
         spec = ray_spec(manifest)
         for group in [] if spec is None else [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
@@ -89,7 +100,9 @@ def test_spilled_objects_go_to_a_volume_and_the_store_fits_its_memory(overlay):
             shm = next(each for each in pod["volumes"] if each["name"] == "shm")["emptyDir"]
             assert shm["medium"] == "Memory"
             assert places["shm"] == "/dev/shm"
-            assert amount(shm["sizeLimit"]) < amount(container["resources"]["limits"]["memory"])
+            memory, shared = int(amount(container["resources"]["limits"]["memory"])), int(amount(shm["sizeLimit"]))
+            assert shared < memory
+            assert store_directory(memory, shared, tmp_path, monkeypatch) == places["shm"], "not in memory"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

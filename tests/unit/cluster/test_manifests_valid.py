@@ -81,8 +81,13 @@ def test_a_job_holds_to_what_the_operator_checks_beyond_the_schema(overlay):
         )
         return
     assert "shutdownAfterJobFinishes" not in spec  # excluded by deletion rules
-    seconds = {rule["policy"]: rule["condition"]["ttlSeconds"] for rule in spec["deletionStrategy"]["deletionRules"]}
-    assert seconds["DeleteCluster"] <= seconds["DeleteSelf"]
+    for ended in ({"jobStatus": "SUCCEEDED"}, {"jobDeploymentStatus": "Failed"}):
+        seconds = {
+            rule["policy"]: rule["condition"]["ttlSeconds"]
+            for rule in spec["deletionStrategy"]["deletionRules"]
+            if ended.items() <= rule["condition"].items()
+        }
+        assert seconds["DeleteCluster"] <= seconds["DeleteSelf"], "a job that ended is kept for ever, or shorter"
     assert cluster["autoscalerOptions"]["version"] == "v2"
     assert all("restartPolicy" not in pod for pod in pods(cluster))  # refused by the second autoscaler
 

@@ -3,6 +3,7 @@
 import shlex
 
 import pytest
+from ray._private import ray_constants
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler.v2.event_logger import AutoscalerEventLogger
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
@@ -13,7 +14,18 @@ from ray.scripts.scripts import start
 
 from pipelines import evaluate
 from pipelines.sweep_loss_weights import plan_of
-from tests.unit.cluster.manifests import JOBS, OVERLAYS, ROOT, clusters, job_spec, objects, ray_spec, the_job
+from tests.unit.cluster.manifests import (
+    CLUSTER,
+    JOBS,
+    OVERLAYS,
+    ROOT,
+    amount,
+    clusters,
+    job_spec,
+    objects,
+    ray_spec,
+    the_job,
+)
 from tpo_core.config.load import load_recipe
 from tpo_core.config.nodes import group_of, group_resources
 from tpo_core.config.schema import Recipe, TrainConfig
@@ -137,6 +149,41 @@ def test_what_training_needs_fits_into_the_group_as_it_may_grow(overlay):
     assert group.max_worker_nodes * room.fits(worker(recipe), group.resources) >= recipe.train.most_workers
 
 
+@pytest.mark.parametrize("overlay", JOBS)
+def test_workers_that_decode_fit_into_the_group_as_it_may_grow(overlay):
+    """Those that do not would be waited for; under Kueue, where no node comes, for ever."""
+    recipe, group = recipe_of(overlay), node_types(overlay)["cpu"]
+    each = {"CPU": CPUS_PER_WORKER, **group_resources(recipe.nodes.preprocess)}
+    assert group.max_worker_nodes * room.fits(each, group.resources) >= recipe.nodes.decode_workers
+
+
+@pytest.mark.parametrize("job", ["full-tpo", "sweep"])
+def test_kueue_runs_the_line_of_prod_but_for_the_workers_that_decode(job):
+    queued, plain = words(f"kueue/{job}"), words(f"prod/{job}")
+    [changed] = [pair for pair in zip(queued, plain, strict=True) if len(set(pair)) == 2]
+    assert [word.partition("=")[0] for word in changed] == ["nodes.decode_workers"] * 2
+
+
+# vCPUs, GiB and GPUs of machines that README.md names
+GPU_MACHINES = {"a2-ultragpu-8g": (96, 1360, 8), "p4de.24xlarge": (96, 1152, 8), "ND96amsr_A100_v4": (96, 1900, 8)}
+CPU_MACHINES = {"n2-standard-16": (16, 64, 0), "m6i.4xlarge": (16, 64, 0), "D16s_v5": (16, 64, 0)}
+
+
+@pytest.mark.parametrize(("component", "machines"), [("ray-cpu", CPU_MACHINES), ("ray-gpu", GPU_MACHINES)])
+def test_a_pod_of_prod_leaves_a_machine_what_kubernetes_keeps(component, machines):
+    """The kubelet and the agents of a node take up to a core and a tenth of such memory."""
+    for overlay, spec in clusters():
+        for group in spec["workerGroupSpecs"] if overlay.startswith("prod") else ():
+            if group["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == component:
+                asked = group["template"]["spec"]["containers"][0]["resources"]["requests"]
+                for cores, gib, gpus in machines.values():
+                    assert amount(asked["cpu"]) <= cores - 1
+                    assert amount(asked["memory"]) <= 0.9 * gib * 2**30
+                    assert int(asked.get("nvidia.com/gpu", 0)) == gpus
+    named = (CLUSTER / "README.md").read_text(encoding="utf-8")
+    assert [name for name in machines if name not in named] == []
+
+
 def test_the_head_has_no_room_for_work():
     for overlay in JOBS:
         head = node_types(overlay)["headgroup"].resources
@@ -160,11 +207,16 @@ def test_pods_have_the_cpus_and_gpus_that_ray_is_told_of():
             assert limits.get("nvidia.com/gpu") == group["resources"].get("GPU"), overlay
 
 
-def test_a_worker_has_time_to_save_before_its_pod_is_killed():
-    deadline_s = TrainConfig().stop_deadline_s
-    for _, spec in clusters():
-        for group in spec["workerGroupSpecs"]:
-            assert group["template"]["spec"]["terminationGracePeriodSeconds"] > deadline_s
+def test_a_worker_has_time_to_save_before_ray_kills_it_and_ray_before_its_pod_is_killed():
+    deadline_s, named = TrainConfig().stop_deadline_s, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert hasattr(ray_constants, named), "this Ray knows it by another name"
+    for overlay in (each for each in OVERLAYS if "/" not in each):
+        [environment] = [each for each in objects(overlay) if each["metadata"]["name"] == "tpo-environment"]
+        drain_s = float(environment["data"][named])
+        assert drain_s >= 2 * deadline_s  # a step may have to end first
+        for _, spec in clusters():
+            for group in spec["workerGroupSpecs"]:
+                assert group["template"]["spec"]["terminationGracePeriodSeconds"] >= drain_s + 10
 
 
 def test_nodes_have_minutes_to_come_before_ray_train_gives_up():

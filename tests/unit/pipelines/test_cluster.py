@@ -8,6 +8,7 @@ import pytest
 import ray
 from ray._private.utils import check_version_info
 
+from pipelines import cluster
 from pipelines.cluster import connect, decoders, own_sigterm
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
@@ -43,6 +44,31 @@ def test_another_ray_than_the_cluster_has_is_one_line(monkeypatch):
         f"the cluster runs Ray 2.55.1 on Python 3.11.7, this process Ray {ray.__version__} on Python"
         f" {platform.python_version()}: give both the same image, or install requirements.txt on both"
     )
+
+
+def test_an_image_with_another_ray_than_the_code_pins_is_one_line(tmp_path, monkeypatch):
+    """There driver and cluster agree, and Ray says nothing."""
+    monkeypatch.setattr(cluster, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("connected"))
+    cluster.REQUIREMENTS.write_text("rayon==1.0\nray[default,train]==2.55.1  # pinned\n")
+    with pytest.raises(TpoError) as caught, connect(load_recipe("quickstart")):
+        pytest.fail("connected")
+    assert str(caught.value) == (
+        f"this process has Ray {ray.__version__}, and requirements.txt of this code wants 2.55.1: build the image again"
+        " from this code, or install requirements.txt"
+    )
+
+
+@pytest.mark.parametrize("pins", [None, "numpy==2.0\n", f"ray=={ray.__version__}\n"])
+def test_the_pinned_ray_passes_and_so_does_code_that_came_without_pins(pins, tmp_path, monkeypatch):
+    if pins is not None:
+        (tmp_path / "requirements.txt").write_text(pins)
+    monkeypatch.setattr(cluster, "REQUIREMENTS", tmp_path / "requirements.txt")
+    cluster.check_version()
+
+
+def test_the_pins_are_those_of_this_code():
+    assert f"]=={ray.__version__}" in cluster.REQUIREMENTS.read_text(encoding="utf-8")
 
 
 def test_a_recipe_says_which_nodes_decode():

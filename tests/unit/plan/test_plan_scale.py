@@ -21,6 +21,16 @@ def faults(**changes):
     )
 
 
+class Once:
+    """One failure after so many seconds, then none."""
+
+    def __init__(self, gap_s):
+        self.gaps = [gap_s]
+
+    def exponential(self, mean):
+        return self.gaps.pop() if self.gaps else math.inf
+
+
 def trained(chosen, *, nodes=8, interval_s=600.0, work_s=100 * HOUR_S, elastic=False, seed=0):
     return Training(work_s, nodes, chosen, interval_s, elastic, np.random.default_rng(seed)).run()
 
@@ -76,22 +86,13 @@ def test_nothing_fails_and_nothing_is_lost():
 
 
 def test_a_loss_costs_the_work_since_the_last_checkpoint_in_the_bucket():
-    class Once:
-        """One failure at 1,500 s, then none."""
-
-        def __init__(self):
-            self.gaps = [1500.0]
-
-        def exponential(self, mean):
-            return self.gaps.pop() if self.gaps else math.inf
-
     chosen = faults(pause_s=0.0)
-    run = Training(6000.0, 8, chosen, 600.0, False, Once()).run()
+    run = Training(6000.0, 8, chosen, 600.0, False, Once(1500.0)).run()
     assert run.lost_s == 300.0
     assert run.time_s == 6000.0 + 300.0 + chosen.down_s(elastic=False)
-    late = Training(6000.0, 8, faults(pause_s=0.0, write_s=400.0), 600.0, False, Once()).run()
+    late = Training(6000.0, 8, faults(pause_s=0.0, write_s=400.0), 600.0, False, Once(1500.0)).run()
     assert late.lost_s == 900.0  # the second one was on its way
-    elastic = Training(6000.0, 8, chosen, 600.0, True, Once()).run()
+    elastic = Training(6000.0, 8, chosen, 600.0, True, Once(1500.0)).run()
     seconds_short = chosen.replace_s - chosen.down_s(elastic=True)  # on seven nodes of eight
     assert elastic.slow_s == pytest.approx(seconds_short / 8)
     assert elastic.down_s == chosen.down_s(elastic=True) + chosen.restart_s
@@ -102,6 +103,35 @@ def test_elastic_pays_where_replacements_are_slow():
     assert trained(slow, elastic=True, work_s=500 * HOUR_S).time_s < trained(slow, work_s=500 * HOUR_S).time_s
     alone = faults(node_mtbf_h=3.0)
     assert trained(alone, nodes=1, elastic=True).time_s == trained(alone, nodes=1).time_s
+
+
+def test_a_chain_starts_its_workers_once_a_stage_and_ends_each_stage_for_good(monkeypatch):
+    monkeypatch.setattr(scale, "CHAINS", 50)
+    calm = Faults(node_mtbf_h=1e12, pause_s=0.0, stage_hours={"a": 1.0, "b": 2.0})
+    chain = scale.simulate_chain(64, 600.0, calm, elastic=False)
+    assert (chain.hours, chain.lost) == (pytest.approx(3.0 + 2 * calm.restart_s / 3600), 0)
+    rough = calm.model_copy(update={"node_mtbf_h": 16.0, "stage_hours": {"a": 40.0}})
+    long = scale.simulate(64, 600.0, rough, elastic=False, failures=5000)
+    alone = scale.simulate_chain(64, 600.0, rough, elastic=False)
+    assert alone.hours == pytest.approx(40.0 / long.goodput, rel=0.05)
+    assert alone.lost == pytest.approx(alone.hours / 2.0, rel=0.1)  # 8 nodes: one in two hours
+    # without checkpoints in between, a stage that ended is what shorter stages do not lose
+    cut = rough.model_copy(update={"stage_hours": {"a": 2.0, "b": 2.0}})
+    whole = rough.model_copy(update={"stage_hours": {"a": 4.0}})
+    once = [scale.simulate_chain(64, 1e9, each, elastic=False).hours for each in (cut, whole)]
+    assert once[0] < once[1]
+
+
+def test_starting_is_no_work_and_may_fail_too():
+    """Each stage begins with a start, which a lost node makes longer."""
+    calm = faults(node_mtbf_h=1e12)
+    assert trained(calm, work_s=600.0).time_s == 600.0
+    started = Training(600.0, 8, calm, 600.0, False, np.random.default_rng(0)).start()
+    assert (started.time_s, started.down_s, started.saved_s) == (60.0, 60.0, 0.0)
+    assert started.run().time_s == 660.0
+    failed = Training(600.0, 8, faults(), 600.0, False, Once(20.0)).start()
+    assert failed.failures == 1
+    assert failed.time_s == failed.down_s == 20.0 + failed.faults.down_s(elastic=False)
 
 
 def test_preprocessing_keeps_finished_files():

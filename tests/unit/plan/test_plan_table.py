@@ -45,12 +45,14 @@ def test_stages_sum_their_phases_and_keep_the_checkpoints_of_one_at_a_time():
     decoding = Decoding(media=3, core_hours=20.0, stored_bytes=100 * GIB)
     lines = stage_table(phases, decoding, GPUS["h100"], 64, assumed, paper=True)
     assert lines[2:] == [
-        "| preprocess | 20 core hours | - | 10 | 100 | 10 | - | - |",
-        "| vision_task | 3.00 h | 192 | 384 | 25.0 | 2 | 11 h | 10.9% |",
-        "| multitask | 26.00 h | 1,664 | 3,328 | 11.0 | 1 | 52 h | 20.0% |",
+        "| preprocess | 20 core hours | - | 10 | unknown | 100 | 10 | - | - | - | - |",
+        "| vision_task | 3.00 h | 192 | 384 | - | 25.0 | 2 | 11 h | 704 | 1,408 | 10.9% |",
+        "| multitask | 26.00 h | 1,664 | 3,328 | - | 11.0 | 1 | 52 h | 3,328 | 6,656 | 20.0% |",
     ]
-    plain = stage_table(phases, decoding, GPUS["h100"], 64, assumed, paper=False)
-    assert plain[-1] == "| multitask | 26.00 h | 1,664 | 3,328 | 11.0 | 1 |"
+    known = assumed.model_copy(update={"raw_gib": 4000.0})
+    plain = stage_table(phases, decoding, GPUS["h100"], 64, known, paper=False)
+    assert plain[2] == "| preprocess | 20 core hours | - | 10 | 4,000 | 100 | 10 |"
+    assert plain[-1] == "| multitask | 26.00 h | 1,664 | 3,328 | - | 11.0 | 1 |"
 
 
 def test_what_each_strategy_cuts_into_pieces():
