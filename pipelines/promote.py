@@ -2,8 +2,8 @@
 python pipelines/promote.py --explain NAME --version N|ALIAS [--recipe NAME|PATH]
 
 Makes the challenger the champion if every gate of the recipe holds; --rollback makes the champion before it champion
-again. The log of both is the folder <work_uri>/promotions. --explain prints where a version comes from; without a
-recipe it asks the server that MLFLOW_TRACKING_URI names.
+again. The log of both is the folder <work_uri>/promotions. --explain prints where a version comes from, and with a
+recipe what it was promoted on; without one it asks the server that MLFLOW_TRACKING_URI names.
 
 A gate (promotion.gates) names a metric as PART/TASK/NAME, the least or the most it may be, and how far it may lie below
 the champion's or the base model's; until there is a champion, the base model stands in for it.
@@ -36,6 +36,7 @@ from tpo_core.tracking.promotion_log import PromotionLog
 from tpo_core.tracking.registry import Registry, VersionInfo
 from tpo_core.tracking.server import default_uri, is_missing
 
+LOG = "promotions"  # folder below work_uri
 REFUSED = 3  # 1 is what Python itself ends with when something breaks
 
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.version is not None:
         raise TpoError("--version is for --explain")
     recipe = load_recipe(args.recipe, args.overrides)
-    name, log = recipe.tracking.model_name, PromotionLog(join(recipe.work_uri, "promotions"))
+    name, log = recipe.tracking.model_name, PromotionLog(join(recipe.work_uri, LOG))
     registry = registry_at(recipe.tracking.uri or default_uri(recipe.work_uri))
     lease = nullcontext() if args.dry_run else Lease(join(recipe.work_uri, "promotions.lease"), echo=echo)
     with lease:
@@ -76,41 +77,51 @@ def tell_lineage(args: argparse.Namespace) -> int:
     """Prints the tree of a version."""
     if args.version is None:
         raise TpoError("say with --version which version of the model: a number or an alias")
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    uri, log = os.environ.get("MLFLOW_TRACKING_URI"), None
     if args.recipe is not None:
         recipe = load_recipe(args.recipe, args.overrides)
-        uri = recipe.tracking.uri or default_uri(recipe.work_uri)
+        uri, log = recipe.tracking.uri or default_uri(recipe.work_uri), PromotionLog(join(recipe.work_uri, LOG))
     if uri is None:
         raise TpoError("give --recipe NAME, the recipe whose registry is asked, or set MLFLOW_TRACKING_URI to it")
-    tree = explain(registry_at(uri), args.explain, args.version)
+    tree = explain(registry_at(uri), args.explain, args.version, log)
     Console(width=200, highlight=False, markup=False).print(tree, soft_wrap=True)
     return 0
 
 
 def take_back(registry: Registry, name: str, log: PromotionLog, *, dry_run: bool) -> int:
     """Rolls back and says so."""
-    leaves, returns = rollback(registry, name, log, dry_run=dry_run)
-    would = "would be " if dry_run else ""
-    echo(f"{would}rolled back: champion of {name} is {label(returns)} again, no longer {label(leaves)}")
+    leaves, returns = rollback(registry, name, log, dry_run=dry_run, tell=note)
+    would, no_longer = (
+        "would be " if dry_run else "",
+        "" if leaves in (None, returns) else f", no longer {label(leaves)}",
+    )
+    echo(f"{would}rolled back: champion of {name} is {label(returns)} again{no_longer}")
     return 0
 
 
 def judge(registry: Registry, name: str, asked: PromotionConfig, log: PromotionLog, *, dry_run: bool) -> int:
     """Promotes, and prints what was found and decided."""
-    result = promote(registry, name, asked, log, dry_run=dry_run)
-    for note in result.notes:
-        echo(f"note: {note}")
+    result = promote(registry, name, asked, log, dry_run=dry_run, tell=note)
     if not result.gates:
-        echo(f"champion of {name} is {label(result.champion)} already: nothing to do")
+        put_back = f"its alias {'would be' if dry_run else 'was'} put back"
+        did = "nothing to do" if result.action is None else put_back
+        echo(f"champion of {name} is {label(result.champion)} already: {did}")
         return 0
-    versions = f"challenger {label(result.challenger)} against {label(result.champion)} of {name}"
+    role = "champion" if result.action == "confirm" else "challenger"
+    versions = f"{role} {label(result.challenger)} against {label(result.champion)} of {name}"
     echo(table(result.gates))
     if not result.ok:
         failed = [gate.metric for gate in result.gates if not gate.ok]
         echo(f"refused: {versions}: {len(failed)} of {len(result.gates)} gates fail ({', '.join(failed)})")
         return REFUSED
-    echo(f"{'would be ' if dry_run else ''}promoted: {versions}: all {len(result.gates)} gates hold")
+    did = "confirmed" if result.action == "confirm" else "promoted"
+    echo(f"{'would be ' if dry_run else ''}{did}: {versions}: all {len(result.gates)} gates hold")
     return 0
+
+
+def note(text: str) -> None:
+    """Prints what was found in disorder."""
+    echo(f"note: {text}")
 
 
 def label(version: VersionInfo | int | None) -> str:

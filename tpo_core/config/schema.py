@@ -271,8 +271,8 @@ class GateConfig(Config):
     )
     worst_drop: float | None = late(
         default=None,
-        description="drop that the samples must exclude with 97.5 % confidence, in the metric's unit, max_drop or more;"
-        " null compares the two numbers as they are",
+        description="drop that the samples must exclude with 97.5 % confidence, in the metric's unit, max_drop or more,"
+        " which takes 3.7 / worst_drop samples or more where there is no gain; null compares the numbers as they are",
     )
     min_samples: int = late(default=30, ge=2, description="samples below which worst_drop cannot be judged")
 

@@ -6,9 +6,9 @@ The rule of a gate, all of whose parts must hold:
 - without worst_drop: value >= reference - max_drop;
 - with worst_drop, of the 95 % interval of the paired difference over samples: its upper end >= -max_drop, and its lower
   end >= -worst_drop. So a model that is no worse than max_drop allows is refused for a drop in at most 2.5 % of the
-  evaluations one could have drawn, and one that is worse by more than worst_drop passes in at most 2.5 %: noise does
-  neither. Between the two drops either answer is right. Too few samples to exclude worst_drop refuse, and the reason
-  says how many would do.
+  evaluations one could have drawn, and one that is worse by more than worst_drop passes in at most 2.5 %, however few
+  samples there are: noise does neither. Between the two drops either answer is right. Too few samples to exclude
+  worst_drop refuse, and the reason says how many would do: about 3.7 / worst_drop where no sample differs.
 """
 
 import math
@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 
 from tpo_core.config.schema import GateConfig
 from tpo_core.tracking.paired import Difference, difference
+
+TAIL = 0.025  # beyond each end of the interval
+SIGMAS = 1.96  # of the normal law, to that tail
+ROUNDING = 1e-6  # by which an IoU may leave 0 to 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,10 @@ def _paired(gate: GateConfig, value: float, other: float, challenger: Measured, 
         whose = "the challenger" if not mine else f"the {gate.against}"
         lost = f"no values by sample of {whose}: measure and register it again, or leave out worst_drop"
         return GateResult(gate.metric, value, other, False, lost)
+    for whose, samples in (("challenger", mine), (gate.against, theirs)):
+        if odd := [key for key, one in samples.items() if not -ROUNDING <= one <= 1 + ROUNDING]:
+            told = f"{whose}: {len(odd)} of {len(samples)} samples are not from 0 to 1, {odd[0]} is {samples[odd[0]]}"
+            return GateResult(gate.metric, value, other, False, f"{told}: measure and register it again")
     found = difference(mine, theirs)
     if found is None:
         asked = f"the {gate.against} answered other samples: measure and register both on one evaluation"
@@ -111,11 +119,13 @@ def _verdict(gate: GateConfig, found: Difference) -> tuple[bool, str]:
 
 
 def _more_samples(found: Difference, worst_drop: float) -> str:
-    """How many samples would do if the mean stayed: the interval narrows with their root."""
-    room = found.mean + worst_drop
+    """How many samples would do if mean and spread stayed: what was seen reaches down by SIGMAS x spread / root of the
+    count, and what was not by -log(TAIL) / count, which is all of it where no sample differs."""
+    room, unseen, seen = found.mean + worst_drop, -math.log(TAIL), SIGMAS * found.spread
     if room <= 0:
         return ""
-    return f"; about {math.ceil(found.samples * ((found.mean - found.low) / room) ** 2)} samples would"
+    root = (seen + math.sqrt(seen**2 + 4 * room * unseen)) / (2 * room)
+    return f"; about {max(math.ceil(root**2), found.samples + 1)} samples would"
 
 
 def _number(metrics: Mapping[str, float], name: str) -> tuple[float | None, str | None]:

@@ -7,13 +7,15 @@ from typing import Any
 
 from rich.tree import Tree
 
+from tpo_core.tracking.promotion_log import PromotionLog, finite, judged
 from tpo_core.tracking.registry import FINGERPRINT, LINEAGE, Registry, VersionInfo
 
 SHOWN = 12  # signs of a digest
 
 
-def explain(registry: Registry, name: str, version: str) -> Tree:
-    """Commit, recipe, data, parent artifacts and evaluation of a version, given by number or alias.
+def explain(registry: Registry, name: str, version: str, log: PromotionLog | None) -> Tree:
+    """Commit, recipe, data, parent artifacts and evaluation of a version, given by number or alias, and what it was
+    promoted on, which the log says: the numbers in the registry are those that it was measured at last.
 
     TpoError when there is no such model, version or alias.
     """
@@ -25,6 +27,8 @@ def explain(registry: Registry, name: str, version: str) -> Tree:
     _data(tree, found, record)
     _artifacts(tree, found, record)
     _evaluation(tree, found, record)
+    if log is not None:
+        _promotion(tree, name, found, log)
     if found.run_id:
         tree.add(f"MLflow run  {found.run_id}")
     return tree
@@ -65,6 +69,18 @@ def _evaluation(tree: Tree, found: VersionInfo, record: Mapping[str, Any]) -> No
         evaluation.add(f"{metric}  {value:.4f}" + ("" if base is None else f"  (base {base:.4f})"))
     if not found.metrics:
         evaluation.add("no metrics: no gate lets this version pass")
+
+
+def _promotion(tree: Tree, name: str, found: VersionInfo, log: PromotionLog) -> None:
+    entry = judged(log.entries(), name, found.version, found.tags.get(FINGERPRINT))
+    if entry is None:
+        tree.add("promoted  never")
+        return
+    same = entry["metrics"] == finite(found.metrics)
+    told = f"promoted  {entry['when']} by {entry['who']}, on {'these' if same else 'other'} numbers"
+    promotion = tree.add(told)
+    for metric, value in sorted(entry["metrics"].items() if not same else ()):
+        promotion.add(f"{metric}  {'nan' if value is None else f'{value:.4f}'}")
 
 
 def lineage_of(artifacts: Mapping[str, Any], made_by: str, sources: list[Mapping[str, str]]) -> dict[str, Any]:

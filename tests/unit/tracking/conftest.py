@@ -1,5 +1,6 @@
 import pytest
 
+from tpo_core.tracking.promotion_log import PromotionLog
 from tpo_core.tracking.registry import Registry
 
 
@@ -12,3 +13,8 @@ def mlflow_uri(tmp_path_factory):
 @pytest.fixture
 def registry(mlflow_uri):
     return Registry(mlflow_uri)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return PromotionLog(str(tmp_path / "promotions"))

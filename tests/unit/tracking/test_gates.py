@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import beta, binom
 
 from tpo_core.config.schema import GateConfig
 from tpo_core.tracking.gates import Measured, check
@@ -107,7 +108,11 @@ def test_few_samples_do_not_pass_by_luck_and_say_how_many_would_do():
 def test_equal_answers_hold_but_not_of_a_handful():
     assert judge(HALF, HALF).ok
     assert "10 samples, fewer than the 30" in judge(HALF[:10], HALF[:10]).reason
-    assert judge(HALF[:10], HALF[:10], min_samples=5).ok
+    few = judge(HALF[:60], HALF[:60])
+    assert not few.ok  # models that differ by 0.05 answer 60 samples alike once in 20 times
+    assert few.reason.endswith("about 74 samples would")
+    assert judge(HALF[:74], HALF[:74]).ok
+    assert judge([1] * 60, HALF[:60]).ok
 
 
 def test_other_samples_do_not_compare():
@@ -128,15 +133,53 @@ def test_each_error_is_rare():
     assert passed <= 2
 
 
+@pytest.mark.parametrize(("samples", "worst"), [(30, 0.02), (30, 0.05), (100, 0.02), (100, 0.05), (200, 0.02)])
+def test_a_drop_beyond_the_worst_passes_in_no_more_than_a_fortieth_of_evaluations(samples, worst):
+    """Exactly, over how many samples a model loses that is worse by 5 % more than allowed."""
+    passes = [
+        judge([0] * lost + [1] * (samples - lost), [1] * samples, max_drop=0.0, worst_drop=worst).ok
+        for lost in range(12)
+    ]
+    assert not passes[-1]
+    assert sum(binom.pmf(lost, samples, 1.05 * worst) for lost, ok in enumerate(passes) if ok) <= 0.025
+
+
+@pytest.mark.parametrize(("samples", "lost"), [(30, 0), (60, 1), (200, 3), (200, 20)])
+def test_the_ends_for_samples_that_are_lost_or_kept_are_those_of_clopper_and_pearson(samples, lost):
+    reference = {f"s{i}": 1.0 for i in range(samples)}
+    found = difference(reference | {f"s{i}": 0.0 for i in range(lost)}, reference)
+    assert found.low == pytest.approx(-beta.ppf(0.975, lost + 1, samples - lost), rel=0.02)
+
+
+def test_a_fair_model_is_not_called_worse_for_a_handful_of_losses():
+    """Of models that win as often as they lose, one in 32 loses all of the 5 samples that differ; of 6, one in 64."""
+    assert not judge([0] * 5 + [1] * 295, [1] * 300, max_drop=0.0, worst_drop=0.01).reason.startswith("dropped")
+    assert judge([0] * 6 + [1] * 294, [1] * 300, max_drop=0.0, worst_drop=0.01).reason.startswith("dropped")
+
+
+@pytest.mark.parametrize("odd", [NAN, float("inf"), 57.0])
+def test_a_sample_that_is_no_share_refuses(odd):
+    """A metric of 0 to 100 has no worst loss of 1, and NaN no place in a mean."""
+    gate = GateConfig(metric=METRIC, max_drop=0.01, worst_drop=0.05)
+    whole = measured(HALF)
+    broken = Measured(whole.metrics, {METRIC: whole.samples[METRIC] | {"s7": odd}})
+    (result,) = check([gate], broken, whole)
+    assert not result.ok
+    assert result.reason.startswith(f"challenger: 1 of 400 samples are not from 0 to 1, s7 is {odd}")
+    (result,) = check([gate], whole, broken)
+    assert result.reason.startswith("champion: 1 of 400")
+
+
 def test_pairs_tell_what_two_intervals_cannot():
-    """The same gain on every sample is certain, however much the samples differ among themselves."""
-    random = np.random.default_rng(0)
-    hard = random.random(50)
+    """The same gain on every sample is certain but for what was not seen, however much the samples differ."""
+    hard = 0.9 * np.random.default_rng(0).random(400)
     found = difference(
         {f"s{i}": value + 0.01 for i, value in enumerate(hard)}, {f"s{i}": value for i, value in enumerate(hard)}
     )
-    assert (found.low, found.mean, found.high) == pytest.approx((0.01, 0.01, 0.01))
-    assert found.samples == 50
+    assert found.mean == pytest.approx(0.01)
+    unseen = 3.7 / 400
+    assert found.mean - 1.05 * unseen < found.low < found.mean < found.high < found.mean + 1.05 * unseen
+    assert found.samples == 400
 
 
 def test_the_interval_is_that_of_the_normal_law_where_it_holds():

@@ -1,57 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
+from tests.unit.tracking.shelf import ASKED, GATES, POINTS, TALKS, Shelf, offer, version
 from tpo_core.config.schema import GateConfig, PromotionConfig
 from tpo_core.errors import TpoError
 from tpo_core.tracking.promotion import CHALLENGER, CHAMPION, promote, rollback
 from tpo_core.tracking.promotion_log import PromotionLog
 from tpo_core.tracking.registry import VersionInfo
-
-POINTS, TALKS = "test/region/acc@0.5", "test/qa/accuracy"
-GATES = [GateConfig(metric=POINTS, max_drop=0.02), GateConfig(metric=TALKS, against="base", max_drop=0.01)]
-ASKED = PromotionConfig(gates=GATES)
-
-
-SAMPLES = {
-    number: {"model": {POINTS: {f"s{i}": float(i % 10 < number + 4) for i in range(200)}}} for number in (1, 2, 3)
-}
-
-
-class Shelf:
-    """A registry in memory: versions and aliases of one model."""
-
-    def __init__(self, *versions):
-        self.versions = {info.version: info for info in versions}
-        self.aliases = {}
-
-    def find(self, name, version):
-        return self.versions.get(version)
-
-    def samples(self, of):
-        return SAMPLES[of.version]
-
-    def get_alias(self, name, alias):
-        return self.versions.get(self.aliases.get(alias))
-
-    def set_alias(self, name, alias, version):
-        self.aliases[alias] = version
-
-    def delete_alias(self, name, alias):
-        del self.aliases[alias]
-
-
-def version(number, points, talks=0.9, evaluation="e"):
-    tags = {"fingerprint": f"f{number}", "evaluation": evaluation}
-    return VersionInfo(number, tags, {POINTS: points, TALKS: talks}, {POINTS: 0.0, TALKS: 0.9}, "")
-
-
-@pytest.fixture
-def log(tmp_path):
-    return PromotionLog(str(tmp_path / "promotions"))
-
-
-def offer(shelf, number, log, **more):
-    shelf.set_alias("tpo", CHALLENGER, number)
-    return promote(shelf, "tpo", ASKED, log, **more)
 
 
 def test_the_first_challenger_is_compared_with_its_base(log):
@@ -149,39 +105,57 @@ def test_without_a_challenger(log):
         promote(Shelf(version(1, 0.6)), "tpo", ASKED, log)
 
 
-def broken(*_):
-    raise ConnectionError
-
-
-def test_a_rollback_that_died_before_the_alias_moved_is_finished_once(log, monkeypatch):
-    shelf = Shelf(*(version(number, 0.5 + number / 10) for number in (1, 2, 3)))
-    for number in (1, 2, 3):
-        offer(shelf, number, log)
-    with monkeypatch.context() as away:
-        away.setattr(Shelf, "set_alias", broken)
-        with pytest.raises(ConnectionError):
-            rollback(shelf, "tpo", log)
-    assert rollback(shelf, "tpo", log) == (3, 2)
-    assert shelf.aliases[CHAMPION] == 2
-    assert [entry["action"] for entry in log.entries()] == ["promote"] * 3 + ["rollback"]
-
-
-def test_a_promotion_that_died_before_the_alias_moved_is_told_and_finished(log, monkeypatch):
-    shelf = Shelf(version(1, 0.6), version(2, 0.7), version(3, 0.1))
+def test_a_version_without_metrics_is_refused(log):
+    shelf = Shelf(version(1, 0.6), VersionInfo(2, {"fingerprint": "f2", "evaluation": "e"}, {}, None, ""))
+    first = offer(shelf, 2, log)
+    assert [(gate.ok, gate.reason) for gate in first.gates] == [(False, "challenger: not measured")] * 2
     offer(shelf, 1, log)
-    with monkeypatch.context() as away:
-        shelf.set_alias("tpo", CHALLENGER, 2)
-        away.setattr(Shelf, "set_alias", broken)
-        with pytest.raises(ConnectionError):
-            promote(shelf, "tpo", ASKED, log)
+    assert not offer(shelf, 2, log).ok
     assert shelf.aliases[CHAMPION] == 1
-    shelf.set_alias("tpo", CHALLENGER, 3)
-    assert promote(shelf, "tpo", ASKED, log, dry_run=True).notes
-    assert shelf.aliases[CHAMPION] == 1
+
+
+@pytest.mark.parametrize(
+    ("again", "change"),
+    [((2,), {"metrics": {POINTS: 0.62, TALKS: 0.9}}), ((1, 2), {"tags": {"evaluation": "another"}})],
+)
+def test_a_champion_that_was_measured_again_is_judged_again(log, again, change):
+    """Against the champion before it; what it is judged on now is in the log, and the lineage as it was."""
+    shelf = Shelf(version(1, 0.6), version(2, 0.7))
+    offer(shelf, 1, log)
+    offer(shelf, 2, log)
+    for number in again:
+        measured_again(shelf, number, **change)
+    told = []
+    would = promote(shelf, "tpo", ASKED, log, dry_run=True, tell=told.append)
+    assert (would.ok, would.moved, would.action, len(log.entries())) == (True, False, "confirm", 2)
+    assert "champion v2 was measured again since it was judged" in told[0]
+    result = promote(shelf, "tpo", ASKED, log, tell=told.append)
+    assert (result.champion.version, [gate.reference for gate in result.gates]) == (1, [0.6, 0.9])
+    assert log.entries()[2]["metrics"] == shelf.versions[2].metrics
+    assert promote(shelf, "tpo", ASKED, log).gates == []
+    assert rollback(shelf, "tpo", log) == (2, 1)
+
+
+def test_a_champion_that_was_measured_again_and_fails_is_refused(log):
+    shelf = Shelf(version(1, 0.6), version(2, 0.7))
+    offer(shelf, 1, log)
+    offer(shelf, 2, log)
+    measured_again(shelf, 2, metrics={POINTS: 0.3, TALKS: 0.9})
     result = promote(shelf, "tpo", ASKED, log)
-    assert result.notes == ["a promote to v2 was cut off: it is finished now"]
-    assert (result.ok, result.champion.version, shelf.aliases[CHAMPION]) == (False, 2, 2)
-    assert [entry["done"] for entry in log.entries()] == [True, True]
+    assert (result.ok, result.moved, shelf.aliases[CHAMPION], len(log.entries())) == (False, False, 2, 2)
+    assert rollback(shelf, "tpo", log) == (2, 1)
+
+
+def test_a_champion_one_of_whose_numbers_is_nan_was_not_measured_again(log):
+    shelf = Shelf(version(1, 0.6))
+    shelf.versions[1].metrics["test/mask/j"] = float("nan")
+    offer(shelf, 1, log)
+    assert promote(shelf, "tpo", ASKED, log).gates == []
+
+
+def measured_again(shelf, number, metrics=None, tags=None):
+    old = shelf.versions[number]
+    shelf.versions[number] = replace(old, metrics=metrics or old.metrics, tags=old.tags | (tags or {}))
 
 
 def test_of_two_promotions_at_once_one_is_refused_by_the_log(log, monkeypatch):
@@ -202,51 +176,6 @@ def test_of_two_promotions_at_once_one_is_refused_by_the_log(log, monkeypatch):
         promote(shelf, "tpo", ASKED, log)
     assert shelf.aliases[CHAMPION] == 3
     assert [entry["to"] for entry in log.entries()] == [1, 3]
-
-
-def test_an_alias_that_was_moved_by_hand_is_told_and_no_yardstick(log):
-    shelf = Shelf(version(1, 0.6), version(2, 0.1), version(3, 0.5))
-    offer(shelf, 1, log)
-    shelf.set_alias("tpo", CHAMPION, 2)
-    result = offer(shelf, 3, log)
-    assert result.notes == ["alias champion was moved by hand to v2, the log says v1: --rollback puts it back"]
-    assert (result.ok, result.champion.version) == (False, 1)  # better than 2, which never passed
-    assert rollback(shelf, "tpo", log) == (2, 1)
-    assert shelf.aliases[CHAMPION] == 1
-    assert offer(shelf, 3, log).notes == []
-
-
-def test_a_challenger_that_was_made_champion_by_hand_is_judged_all_the_same(log):
-    shelf = Shelf(version(1, 0.6), version(2, 0.1))
-    offer(shelf, 1, log)
-    shelf.set_alias("tpo", CHAMPION, 2)
-    result = offer(shelf, 2, log)
-    assert (result.ok, result.moved, len(result.notes)) == (False, False, 1)
-    first = Shelf(version(7, 0.6, talks=0.1))
-    first.set_alias("tpo", CHAMPION, 7)
-    assert not offer(first, 7, PromotionLog(f"{log.uri}-of-another")).ok
-
-
-def test_an_alias_that_was_taken_away_by_hand_comes_back(log):
-    shelf = Shelf(version(1, 0.6))
-    offer(shelf, 1, log)
-    shelf.delete_alias("tpo", CHAMPION)
-    assert rollback(shelf, "tpo", log) == (None, 1)
-    assert shelf.aliases[CHAMPION] == 1
-
-
-def test_a_champion_that_was_deleted_is_told_and_the_one_before_it_judges(log):
-    shelf = Shelf(version(1, 0.6), version(2, 0.7), version(3, 0.5), version(4, 0.65))
-    offer(shelf, 1, log)
-    offer(shelf, 2, log)
-    del shelf.versions[2]
-    refused = offer(shelf, 3, log)
-    assert refused.notes == ["champion v2 was deleted: v1 stands in for it"]
-    assert (refused.ok, refused.champion.version) == (False, 1)
-    assert rollback(shelf, "tpo", log) == (None, 1)
-    assert offer(shelf, 4, log).ok
-    assert shelf.aliases[CHAMPION] == 4
-    assert rollback(shelf, "tpo", log) == (4, 1)
 
 
 def test_a_log_holds_several_models(log):
@@ -290,10 +219,15 @@ def test_required_parts(log):
     assert (test.ok, val.ok) == (True, False)
     assert "not evaluated: add val to evaluation.parts" in val.reason
     offer(shelf, 1, log)
-    shelf.versions[2].tags["data_digest"] = "other"
     shelf.set_alias("tpo", CHALLENGER, 2)
     test, *_ = promote(shelf, "tpo", asked, log).gates
+    assert (test.ok, test.reason) == (False, "no record of the data of v2 and v1: measure and register again")
+    shelf.versions[1].tags["data_digest"] = "d"
+    shelf.versions[2].tags["data_digest"] = "other"
+    test, *_ = promote(shelf, "tpo", asked, log).gates
     assert (test.ok, test.reason) == (False, "on other data than champion v1: measure and register that one again")
+    shelf.versions[2].tags["data_digest"] = "d"
+    assert promote(shelf, "tpo", asked, log).gates[0].ok
 
 
 def test_nothing_is_promoted_without_a_gate(log):
