@@ -39,6 +39,7 @@ from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp
 from tpo_core.tracking.lineage import lineage_of
 from tpo_core.tracking.promotion import DATA, EVALUATION
 from tpo_core.tracking.publish import Publisher
+from tpo_core.tracking.server import without_password
 from tpo_core.train.build import PART
 from tpo_core.train.exchange import clear
 from tpo_core.train.ray_trainer import run_phase
@@ -297,7 +298,8 @@ def build_chain(recipe: Recipe, publisher: Publisher, echo: Echo) -> list[Step]:
             evaluation_load,
         )
     )  # fmt: skip
-    where = {"tracking_uri": recipe.tracking.uri, "model_name": recipe.tracking.model_name}
+    uri = recipe.tracking.uri
+    where = {"tracking_uri": uri and without_password(uri), "model_name": recipe.tracking.model_name}
     reads = ("preprocess", "evaluate_base", *phases, "evaluate")
     steps.append(Step("register", partial(chain.register, last, phases), where, reads))
     return steps

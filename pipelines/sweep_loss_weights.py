@@ -27,7 +27,7 @@ from pipelines.chain import EVALUATION_VERSION, TRAINING_VERSION, build_chain
 from pipelines.checks import check_groups, check_phases, check_places, check_roots, check_writable
 from pipelines.cluster import connect
 from pipelines.full_tpo import run_chain
-from pipelines.sweep_report import BEST, REPORT, write_outputs
+from pipelines.sweep_report import BEST, NUMBERS, REPORT, warning, write_outputs
 from pipelines.sweep_trial import Trainee, phase_name, trial_recipe
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe, read_yaml
@@ -40,7 +40,7 @@ from tpo_core.execution.artifact import Artifact
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import Step, StepContext
-from tpo_core.storage.uri import absolute, delete, is_local, join, write_bytes
+from tpo_core.storage.uri import absolute, delete, is_local, join, read_json, write_bytes
 from tpo_core.tracking.publish import Publisher
 from tpo_core.tracking.sweep import SweepRuns
 from tpo_core.train.room import joins
@@ -49,7 +49,7 @@ from tpo_core.tune.loss_weights import Sweep, run_references, search
 from tpo_core.tune.objective import Objective
 from tpo_core.tune.packing import DRIVER, require_room
 from tpo_core.tune.results import Launch, Outcome
-from tpo_core.tune.rounds import Book, Order, Round
+from tpo_core.tune.rounds import Book, Order, Place, Round
 
 STEP = "sweep"
 SWEEP_VERSION = 1  # raise it when the same sweep would measure something else
@@ -85,6 +85,8 @@ def main(argv: Sequence[str]) -> int:
         )
     best = join(work, BEST)
     write_bytes(best, (result.path / BEST).read_bytes())
+    if (warned := warning(Outcome.from_json(read_json(result.path / NUMBERS)))) is not None:
+        echo(f"{STEP}  warning: {warned}")
     winner = ["--recipe", args.recipe, *args.overrides, *winning(result.path / BEST, best)]
     echo(f"train the winner in full: {shlex.join(['python', 'pipelines/full_tpo.py', *winner])}")
     return run_chain(winner, doc=__doc__) if args.train_winner else 0
@@ -173,57 +175,82 @@ class Plan:
         return {name: weights[name] for name in space} if inside else None
 
     def run(self, ctx: StepContext) -> dict[str, Any]:
-        """The step: references, then trials, then what came of them."""
-        config = self.config
-        began_s = time.time()
-        last = next((name for name in ctx.inputs if name != "preprocess"), None)
-        place = place_of(absolute(self.recipe.work_uri), ctx.fingerprint, ctx.output)
+        """The step: references, then trials, then what came of them. Its run in MLflow fails as it does."""
         publisher = Publisher(self.recipe, absolute(self.recipe.work_uri))
         runs = SweepRuns(
             publisher.uri, self.recipe.tracking.experiment, f"{self.recipe.name} sweep", ctx.fingerprint
         )  # fmt: skip
+        runs.begin()
+        try:
+            return self.search(ctx, runs)
+        except Exception:
+            if trouble := runs.fail():
+                echo(trouble)
+            raise
+
+    def search(self, ctx: StepContext, runs: SweepRuns) -> dict[str, Any]:
+        """See `run`."""
+        config = self.config
+        began_s = time.time()
+        last = next((name for name in ctx.inputs if name != "preprocess"), None)
+        place = place_of(absolute(self.recipe.work_uri), ctx.fingerprint, ctx.output)
         trainee = Trainee(
             self.trial, self.ref.stage_name, self.ref.phase.name, ctx.inputs["preprocess"].uri,
             self.recipe.model.base if last is None else join(ctx.inputs[last].uri, "model"), place, runs,
         )  # fmt: skip
         references = self.references(trainee, place)
+        ends = {name: rounds[-1] for name, rounds in references.items()}
         sweep = Sweep(
             config=config,
             rungs=self.rungs,
             folder=place,
             driver=driver_of(self.trial),
-            objective=self.objective(references),
+            objective=self.objective(ends),
             first=self.first(),
             carry_out=trainee,
             record=trainee.record,
             forget=trainee.forget,
         )
-        for name, one in references.items():
-            trainee.record(one, sweep.objective.values(one.metrics))
+        for name, rounds in references.items():
+            for one in rounds:
+                trainee.record(one, sweep.objective.values(one.metrics))
             trainee.forget(name)
         rounds = search(sweep, echo)
-        launch = Launch(began_s=began_s, ended_s=time.time(), slots=config.concurrent_trials)
         outcome = Outcome(
-            objective=sweep.objective, rungs=self.rungs, rounds=rounds, references=references, launch=launch
+            objective=sweep.objective,
+            rungs=self.rungs,
+            rounds=rounds,
+            references=ends,
+            launch=Launch(began_s=began_s, ended_s=time.time(), slots=config.concurrent_trials),
+            early=[one for rounds in references.values() for one in rounds[:-1]],
         )
         write_outputs(self.recipe, self.ref.stage_name, outcome, ctx.output, runs, echo)
         delete(join(place, "tune"))
-        return {name: value for name, value in outcome.to_json().items() if name != "rounds"}
+        return {name: value for name, value in outcome.to_json().items() if name not in ("early", "rounds")}
 
-    def references(self, trainee: Trainee, folder: str) -> dict[str, Round]:
-        """The base, the run with unit weights and those of the balancers. RunFailedError when the unit run failed."""
+    def references(self, trainee: Trainee, folder: str) -> dict[str, list[Round]]:
+        """The base, and the runs with unit weights and with balancers, from rung to rung like trials. RunFailedError
+        when that with unit weights failed."""
         config = self.config
-        unit, end = dict.fromkeys(config.space, 1.0), self.rungs[-1]
-        orders = [Order(trial=BASE, weights={}, step=0), Order(trial=UNIT, weights=unit, step=end)]
-        orders += [Order(trial=name, weights=unit, step=end, balance=name) for name in config.baselines]
-        echo(f"{STEP}  {', '.join(order.trial for order in orders)}: what trials are compared with")
+        chains = [[Order(trial=BASE, weights={}, step=0)], self.chain(UNIT)]
+        chains += [self.chain(name, balance=name) for name in config.baselines]
+        echo(f"{STEP}  {', '.join([BASE, UNIT, *config.baselines])}: what trials are compared with")
         book, driver = Book(join(folder, "references")), driver_of(self.trial)
-        found = run_references(orders, book, trainee, config.concurrent_trials, driver)
-        if found[UNIT].failed is not None:
+        found = run_references(chains, book, trainee, config.concurrent_trials, driver)
+        if (failed := found[UNIT][-1].failed) is not None:
             raise RunFailedError(
-                f"the run with all searched weights at 1 failed, which trials are compared with: {found[UNIT].failed}"
+                f"the run with all searched weights at 1 failed, which trials are compared with: {failed}"
             )
         return found
+
+    def chain(self, trial: str, balance: str = "fixed") -> list[Order]:
+        """The orders of a run with unit weights."""
+        unit = dict.fromkeys(self.config.space, 1.0)
+        places = [None, *(Place(trial=trial, step=step, weights=unit) for step in self.rungs)]
+        return [
+            Order(trial=trial, weights=unit, step=step, origin=at, balance=balance)
+            for at, step in zip(places, self.rungs, strict=False)
+        ]
 
     def objective(self, references: dict[str, Round]) -> Objective:
         """TpoError for a metric that is not measured."""

@@ -9,7 +9,7 @@ import yaml
 
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.storage.uri import write_json
-from tpo_core.tracking.sweep import SweepRuns
+from tpo_core.tracking.sweep import SweepRuns, in_words
 from tpo_core.tune.plots import draw_parallel, draw_pareto
 from tpo_core.tune.results import Outcome, table
 
@@ -30,25 +30,64 @@ def write_outputs(
     draw_pareto(outcome, folder / PARETO)
     (folder / REPORT).write_text("\n".join(report(recipe, outcome)) + "\n")
     assert recipe.sweep is not None
-    metrics = {f"worker_seconds/{rung}": spent for rung, spent in outcome.worker_seconds().items()}
+    unit, by_rung = costs(recipe, outcome)
+    metrics = {f"{unit.replace('-', '_')}/{rung}": spent for rung, spent in by_rung.items()}
     metrics |= {"idle_share": outcome.idle_share(), "start_up_share": outcome.start_up_share()}
     if won is not None:
         metrics |= {f"winner/{name}": value for name, value in outcome.objective.values(won.metrics).items()}
         metrics |= {f"winner/weight/{name}": weight for name, weight in won.weights.items()}
+    note, tags = told(recipe, outcome)
     files = [folder / name for name in (BEST, REPORT, NUMBERS, PARALLEL, PARETO) if (folder / name).exists()]
-    if lost := runs.finish({"sweep": identity(recipe.sweep)}, metrics, files):
+    if lost := runs.finish({"sweep": identity(recipe.sweep)}, metrics, files, note, tags):
         echo(lost)
+
+
+def costs(recipe: Recipe, outcome: Outcome) -> tuple[str, dict[int, float]]:
+    """What trials cost by rung, in a unit: seconds of GPUs, where workers have any or a share of one, else of
+    workers."""
+    spent, each = outcome.worker_seconds(), recipe.train.gpus_per_worker
+    if each:
+        return "GPU-seconds", {rung: each * amount for rung, amount in spent.items()}
+    return "worker-seconds", spent
+
+
+def warning(outcome: Outcome) -> str | None:
+    """A line for when the search has found nothing that was not known before."""
+    won, better = outcome.winner(), outcome.unbeaten()
+    if won is None or not better:
+        return None
+    scores = [f"{name} ({outcome.objective.score(outcome.references[name].metrics):.3f})" for name in better]
+    return (
+        f"no trial beats {', '.join(scores)}: the best one has {outcome.objective.score(won.metrics):.3f}; give the"
+        " search more trials or steps, or other bounds, before you train with its weights"
+    )
+
+
+def told(recipe: Recipe, outcome: Outcome) -> tuple[str, dict[str, str]]:
+    """The note and the tags of the run of the sweep."""
+    assert recipe.sweep is not None
+    won = outcome.winner()
+    about = f"Loss weights of `{recipe.sweep.stage}`, recipe `{recipe.name}`: {len(outcome.last())} trials."
+    if won is None:
+        return f"{about} None came to the end and kept `{recipe.sweep.qa_metric}`: no winner.", {}
+    said = f"{about} The winner is `{won.trial}` ({in_words(won.weights)}): score"
+    said += f" {outcome.objective.score(won.metrics):.3f}, where 1 is as good as all searched weights at 1."
+    if (warned := warning(outcome)) is not None:
+        said += f" But {warned}."
+    tags = {f"winner/weight/{name}": f"{weight:.4g}" for name, weight in won.weights.items()}
+    return said, {"winner": won.trial, **tags}
 
 
 def report(recipe: Recipe, outcome: Outcome) -> list[str]:
     """The table, and what the search itself was like, in markdown."""
     sweep, rungs = recipe.sweep, outcome.rungs
     assert sweep is not None
-    device = "GPU" if recipe.train.gpus_per_worker else "CPU worker"
     last = outcome.last()
     stopped = sum(one.step < rungs[-1] for one in last.values())
-    spent = ", ".join(f"{seconds:.0f} up to step {rung}" for rung, seconds in outcome.worker_seconds().items())
-    told = [
+    unit, by_rung = costs(recipe, outcome)
+    spent = ", ".join(f"{amount:.0f} up to step {rung}" for rung, amount in by_rung.items())
+    warned = warning(outcome)
+    kept = [
         f"step {rung} against {rungs[-1]}: {value:.2f} ({count} trials)"
         for rung, (value, count) in outcome.early_tells_late().items()
     ]
@@ -60,11 +99,12 @@ def report(recipe: Recipe, outcome: Outcome) -> list[str]:
         f" A score of 1 is as good as all searched weights at 1; {sweep.qa_metric} must not be below"
         f" {outcome.objective.qa_floor:.3f}. Metrics in percent.",
         "",
+        *([f"**Warning**: {warned}.", ""] if warned is not None else []),
         *table(outcome),
         "",
-        f"- seconds of {device}s in trials: {spent}",
-        f"- rank correlation of values at a rung with those in the end: {'; '.join(told) or 'too few have both'}",
+        f"- {unit} of training and measuring in trials: {spent}",
+        f"- rank correlation of values at a rung with those in the end: {'; '.join(kept) or 'too few have both'}",
         f"- slots were idle {100 * outcome.idle_share():.0f} % of the {launch.ended_s - launch.began_s:.0f} s of the"
-        f" last launch; {100 * outcome.start_up_share():.0f} % of the time of rounds went neither into steps nor into"
-        " measuring",
+        f" last launch; {100 * outcome.start_up_share():.0f} % of the time of rounds went into waiting for workers and"
+        " starting them",
     ]

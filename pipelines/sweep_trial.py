@@ -24,6 +24,7 @@ from tpo_core.tracking.sweep import SweepRuns, TrialRun
 from tpo_core.train.checkpoints.fork import fork
 from tpo_core.train.exchange import SUMMARY, output_here
 from tpo_core.train.job import PhaseJob
+from tpo_core.train.loop import DivergedError
 from tpo_core.train.ray_trainer import START_TIMEOUT, run_phase
 from tpo_core.tune.rounds import Order, Round
 
@@ -92,8 +93,8 @@ class Trainee:
     runs: SweepRuns
 
     def __call__(self, order: Order) -> Round:
-        """Train and measure. TpoError for what the user can mend; weights under which training diverges are a result,
-        without metrics."""
+        """Train and measure. Weights under which training diverges are a result, without metrics. TpoError for what the
+        user can mend; RunFailedError and Ray's errors for what says nothing of the weights, such as lost workers."""
         began_s = time.time()
         failed, metrics, model, trained_s = None, {}, None, 0.0
         if order.step:
@@ -101,7 +102,7 @@ class Trainee:
             model = join(job.handed_over, job.model.name)
             try:
                 self.train(order, job)
-            except RunFailedError as error:
+            except DivergedError as error:
                 failed = in_one_line(error)
             trained_s = max(0.0, seconds_of(job) - before_s)
         measuring_s = time.time()
@@ -180,7 +181,7 @@ class Trainee:
             shards_uri=self.shards_uri,
             init_uri=self.init_uri,
             output=job.output,
-            open_tracker=TrialRun(self.runs, order.trial),
+            open_tracker=TrialRun(self.runs, order.trial, order.weights, f"{self.about()}: up to step {order.step}."),
             resume=True,
             run_id=order.trial,
             exchange=job.exchange,
@@ -205,16 +206,21 @@ class Trainee:
         try:
             result = ray.get(task.remote(self.recipe, model, self.shards_uri, place))
         except RayTaskError as error:
-            raise error.cause if isinstance(error.cause, TpoError) else error from None
+            raise error.cause if isinstance(error.cause, TpoError | RunFailedError) else error from None
         return {name.partition("/")[2]: value for name, value in result["metrics"].items()}
 
     def record(self, one: Round, values: Mapping[str, float]) -> None:
         """The weights, the metrics and what they are worth, in the run of the trial."""
-        tracker = TrialRun(self.runs, one.trial)()
+        came = one.failed or ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        tracker = TrialRun(self.runs, one.trial, one.weights, f"{self.about()}: after step {one.step}, {came}.")()
         tracker.log_params({"loss_weights": one.weights})
         weights = {f"weight/{name}": weight for name, weight in one.weights.items()}
         tracker.log_metrics({**one.metrics, **values, **weights}, step=one.step)
         tracker.close("FINISHED" if one.failed is None else "FAILED")
+
+    def about(self) -> str:
+        """How the note of its run begins."""
+        return f"A trial of loss weights of `{self.stage}`, recipe `{self.recipe.name}`"
 
     def forget(self, trial: str) -> None:
         """What only serves to go on."""

@@ -102,7 +102,8 @@ def test_what_was_measured_before_the_kill_is_not_measured_again(swept, found):
     _, before = swept
     assert {one.trial for one in before["references"]} == {"base", "unit"}
     assert before["rounds"]
-    assert found["references"] == {one.trial: asdict(one) for one in before["references"]}
+    assert found["references"] == {one.trial: asdict(one) for one in before["references"] if one.step in (0, RUNGS[-1])}
+    assert found["early"] == [asdict(one) for one in before["references"] if one.step == RUNGS[0]]
     assert [asdict(one) for one in before["rounds"] if asdict(one) not in found["rounds"]] == []
     assert found["trials"] == 2
     steps = [(one["trial"], one["step"]) for one in found["rounds"]]
@@ -140,16 +141,21 @@ def test_every_trial_is_a_run_below_that_of_the_sweep(found, tracking):
     client = MlflowClient(tracking)
     runs = client.search_runs([client.get_experiment_by_name("tpo").experiment_id])
     (parent,) = [one for one in runs if "tpo_sweep" in one.data.tags]
-    trials = {one.info.run_name: one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    below = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    trials = {one.info.run_name.partition(":")[0]: one for one in below}
     assert set(trials) == {*found["values"], *found["references"]}
     for name, values in found["values"].items():
         assert trials[name].data.metrics["score"] == pytest.approx(values["score"])
         assert "weight/region" in trials[name].data.metrics
+        assert "weight/region" in trials[name].data.tags
+        assert "region " in trials[name].info.run_name
         assert "total" in trials[name].data.metrics, "rows of training are in the same run"
     assert {entry.path for entry in client.list_artifacts(parent.info.run_id, "sweep")} >= {
         "sweep/best_overrides.yaml", "sweep/pareto.png", "sweep/parallel.png",
     }  # fmt: skip
     assert parent.info.status == "FINISHED"
+    assert parent.data.tags["winner"] == found["winner"]
+    assert f"The winner is `{found['winner']}`" in parent.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.usefixtures("swept")

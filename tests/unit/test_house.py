@@ -24,7 +24,7 @@ MAY_ALSO = {("models", "heads"), ("models", "data"), ("config", "errors"), ("sto
 ONLY_IN = {
     "ray.data": ["tpo_core/data/preprocess.py", "tpo_core/evaluation/pool.py"],
     "ray.train": ["tpo_core/train/ray_trainer.py"],
-    "ray.tune": ["tpo_core/tune/loss_weights.py"],
+    "ray.tune": ["tpo_core/tune/loss_weights.py", "tpo_core/tune/schedulers.py"],
     "ray": [
         "tpo_core/data/preprocess.py",
         "tpo_core/evaluation/pool.py",
@@ -33,6 +33,8 @@ ONLY_IN = {
         "tpo_core/train/room.py",
         "tpo_core/train/prometheus.py",  # gauges that Ray exports
         "tpo_core/tune/loss_weights.py",
+        "tpo_core/tune/schedulers.py",
+        "tpo_core/tune/slots.py",
         "pipelines/",
     ],
     "mlflow": ["tpo_core/tracking/", "tpo_core/inference/served.py"],  # what MLflow itself runs

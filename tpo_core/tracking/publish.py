@@ -18,7 +18,7 @@ from typing import Any
 from tpo_core.config.schema import Recipe, identity
 from tpo_core.tracking.package import card_of, fitted, write_package
 from tpo_core.tracking.registry import FINGERPRINT, LINEAGE, RECORD, SAMPLES, Registry
-from tpo_core.tracking.server import NOTE, MlflowClient, connect, default_uri, experiment_id, find_run
+from tpo_core.tracking.server import NOTE, MlflowClient, connect, default_uri, experiment_id, find_run, without_password
 from tpo_core.tracking.tracker import MlflowTracker
 
 CHALLENGER = "challenger"
@@ -82,6 +82,14 @@ class Publisher:
     def _pipeline(self) -> tuple[str, str]:
         return self.recipe.name, self.fingerprint
 
+    @property
+    def _shown(self) -> dict[str, Any]:
+        """The recipe as everyone may read it who may look at its runs."""
+        shown = self.recipe.model_dump(mode="json")
+        if (uri := self.recipe.tracking.uri) is not None:
+            shown["tracking"]["uri"] = without_password(uri)
+        return shown
+
     @cached_property
     def run_id(self) -> str:
         """The run of the whole pipeline, made on first use. MlflowException when the server does not answer."""
@@ -138,12 +146,12 @@ class Publisher:
             run_id=self.run_id,
             close_deadline_s=PICTURES_DEADLINE_S,
         )
-        tracker.log_params(self.recipe.model_dump(mode="json"))
+        tracker.log_params(self._shown)
         tracker.log_metrics(metrics, step=0)
         tracker.log_metrics({f"base/{name}": value for name, value in base_metrics.items()}, step=0)
         for folder, path in pictures.items():
             tracker.log_artifact(path, folder)
-        card = card_of(self.recipe.model_dump(mode="json"), tags, metrics, base_metrics)
+        card = card_of(self._shown, tags, metrics, base_metrics)
         tracker.set_tags({**tags, NOTE: fitted(card, NOTE_CHARS)})
         tracker.close()
         record = f"versions/{fingerprint[:12]}-{_digest(samples)[:12]}"
@@ -163,7 +171,12 @@ class Publisher:
                 description=fitted(card, DESCRIPTION_CHARS),
             )
         registry.set_alias(config.model_name, CHALLENGER, version.version)
-        return {"name": config.model_name, "version": version.version, "uri": self.uri, "run_id": self.run_id}
+        return {
+            "name": config.model_name,
+            "version": version.version,
+            "uri": without_password(self.uri),
+            "run_id": self.run_id,
+        }
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from mlflow.exceptions import MlflowException as MlflowException
 for _name in ("mlflow", "alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
+TAKEN = "RESOURCE_ALREADY_EXISTS"
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # 3.17 gives the second for an alias that is not set
 NOTE = "mlflow.note.content"  # what the page of a run or an experiment shows as its description
 EXPERIMENT_TAGS = {
@@ -40,7 +41,15 @@ EXPERIMENT_TAGS = {
     " and learning rate (`lr/`), and its evaluation. A pipeline's artifacts hold the gallery and the report.",
 }
 _SQLITE = "sqlite:///"
+# Of http://, postgresql:// and the like, wherever in a text. A password may hold a slash; what is no part of it is
+# hidden rather than what is part of it shown. Drivers of databases take it as ?password=, too.
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]\w*password=)[^\s&#]*", re.IGNORECASE)
 _SPOKEN = {"@": "_at_", "&": "_and_"}
+
+
+def without_password(text: str) -> str:
+    """A URI, or a line that names some, to be shown and recorded: a password in it becomes ***."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def default_uri(work_uri: str) -> str:
@@ -85,12 +94,13 @@ class _Telling:
             try:
                 return call(*args, **more)
             except (MlflowException, OSError) as error:  # requests' own errors, of artifacts, are of OSError
-                if isinstance(error, MlflowException) and error.error_code in ABSENT:
+                code = error.error_code if isinstance(error, MlflowException) else None
+                if code in ABSENT or (name, code) == ("create_experiment", TAKEN):  # as `experiment_id` expects
                     raise
-                why = (str(error).splitlines() or [""])[0][:300]
+                why = without_password((str(error).splitlines() or [""])[0])[:300]
                 raise TpoError(
-                    f"no MLflow registry answers at {self._uri}: start it or set tracking.uri, then run the same"
-                    f" command again ({why})"
+                    f"no MLflow registry answers at {without_password(self._uri)}: start it or set tracking.uri, then"
+                    f" run the same command again ({why})"
                 ) from error
 
         return ask
@@ -108,11 +118,17 @@ def is_missing(uri: str) -> bool:
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
-    """The id of the experiment, created on first use."""
+    """The id of the experiment, created on first use, by whichever process is first."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    return client.create_experiment(name, artifact_location=artifact_root(uri), tags=EXPERIMENT_TAGS)
+    try:
+        return client.create_experiment(name, artifact_location=artifact_root(uri), tags=EXPERIMENT_TAGS)
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name) if error.error_code == TAKEN else None
+        if found is None:
+            raise
+        return found.experiment_id
 
 
 def find_run(client: MlflowClient, experiment: str, tag: str, value: str) -> str | None:

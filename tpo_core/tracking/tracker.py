@@ -30,6 +30,7 @@ from tpo_core.tracking.server import (
     experiment_id,
     find_run,
     legal_name,
+    without_password,
 )
 
 LOG = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ class MlflowTracker:
         lost = self._given - self._delivered
         if not lost:
             return None
-        trouble = f"MLflow at {self._uri} has not taken everything: {lost} records lost"
+        trouble = f"MLflow at {without_password(self._uri)} has not taken everything: {lost} records lost"
         LOG.warning("%s", trouble)
         return trouble
 
@@ -205,12 +206,13 @@ class MlflowTracker:
             try:
                 return act()
             except Exception as error:  # whatever is wrong with a tracking server must not stop training
-                reason = (str(error).splitlines() or [""])[0][:300]
+                where = without_password(self._uri)
+                reason = without_password((str(error).splitlines() or [""])[0])[:300]
                 if isinstance(error, MlflowException) and error.error_code in _FINAL:
-                    LOG.warning("MLflow at %s refused a record: %s", self._uri, reason)
+                    LOG.warning("MLflow at %s refused a record: %s", where, reason)
                     return None
                 if pause_s == FIRST_PAUSE_S and not self._given_up.is_set():
-                    LOG.warning("MLflow at %s does not answer, trying on: %s", self._uri, reason)
+                    LOG.warning("MLflow at %s does not answer, trying on: %s", where, reason)
             if self._closing.wait(pause_s):
                 self._given_up.wait(FIRST_PAUSE_S)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

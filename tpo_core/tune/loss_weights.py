@@ -1,4 +1,4 @@
-"""Searches loss weights with Ray Tune. The only file that imports ray.tune.
+"""Searches loss weights with Ray Tune, which this file and schedulers.py alone import.
 
 A trial is a function that reserves next to nothing and asks for one round after another: train up to the next rung,
 measure. What it reports goes with a checkpoint that only says where the trial stands; the state of training itself
@@ -8,12 +8,12 @@ before, PBT can let one trial go on from the place of another, and an interrupte
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import random
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,25 +21,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pyarrow.fs
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
-from ray.tune.search import Searcher
+from ray.exceptions import RayError, RayTaskError
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tpo_core.config.sweep import SweepConfig
-from tpo_core.errors import TpoError
+from tpo_core.errors import RunFailedError, TpoError, in_one_line
 from tpo_core.storage.uri import is_local, join
 from tpo_core.tune.objective import Objective
 from tpo_core.tune.rounds import Book, Order, Place, Round
+from tpo_core.tune.schedulers import MODE, VALUE, domains, scheduler_of
+from tpo_core.tune.slots import Slots
 
 NAME, PLACE = "search", "place.json"
-VALUE, MODE = "objective", "max"
 PARETO = ["score", "qa"]
-ASK_EVERY_S = 0.5
 # Read by Tune when a search starts. State is written at most once a second: a round takes longer, and what is not in it
 # when the process is killed is asked for again.
 TUNE_ENVIRONMENT = {
@@ -77,59 +77,89 @@ class Sweep:
         """Where the rounds of trials are kept."""
         return Book(join(self.folder, "rounds"))
 
+    def reported(self, trial: str) -> list[tuple[int, float]]:
+        """The rounds of a trial, as its scheduler hears of them: steps and value."""
+        return [(one.step, self.objective.value(one.metrics)) for one in self.book.of(trial)]
+
 
 def run_references(
-    orders: Sequence[Order],
+    chains: Sequence[Sequence[Order]],
     book: Book,
     carry_out: Callable[[Order], Round],
     side_by_side: int,
     driver: Mapping[str, float],
-) -> dict[str, Round]:
-    """The rounds of orders that no scheduler decides about, by trial; those in the book are not carried out again.
-    driver: what a process reserves that carries one out.
+) -> dict[str, list[Round]]:
+    """The rounds of trials that no scheduler decides about, by trial; a chain is the orders of one, each of which goes
+    on where the last ended. What is in the book is not carried out again. driver: what a process reserves that does.
 
-    TpoError and RunFailedError as `carry_out` raises them.
+    TpoError and RunFailedError as `carry_out` raises them; RunFailedError, too, when its process was lost.
     """
     marks = {name: amount for name, amount in driver.items() if name != "CPU"}
-    task = ray.remote(num_cpus=driver["CPU"], resources=marks, max_retries=0)(call)
-    waiting, under_way = deque(order for order in orders if book.find(order) is None), list[Any]()
+    task = ray.remote(num_cpus=driver["CPU"], resources=marks, max_retries=0)(follow)
+    waiting = deque(chain for chain in chains if not has_ended(chain, kept(book, chain)))
+    under_way: list[Any] = []
     while waiting or under_way:
         while waiting and len(under_way) < side_by_side:
-            under_way.append(task.remote(carry_out, waiting.popleft()))
+            under_way.append(task.remote(carry_out, book, waiting.popleft()))
         done, under_way = ray.wait(under_way)
         try:
-            for one in ray.get(done):
-                book.add(one)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, TpoError) else error from None
-    found = {order.trial: book.find(order) for order in orders}
-    return {trial: one for trial, one in found.items() if one is not None}
+            ray.get(done)
+        except RayError as error:
+            raise told(error) or error from None
+    return {chain[0].trial: kept(book, chain) for chain in chains}
 
 
-def call(carry_out: Callable[[Order], Round], order: Order) -> Round:
-    """What a Ray task takes: a function, where `carry_out` is any callable."""
-    return carry_out(order)
+def follow(carry_out: Callable[[Order], Round], book: Book, chain: Sequence[Order]) -> None:
+    """Carry out what the book lacks of a chain."""
+    while not has_ended(chain, rounds := kept(book, chain)):
+        book.add(carry_out(chain[len(rounds)]))
+
+
+def kept(book: Book, chain: Sequence[Order]) -> list[Round]:
+    """The rounds of a chain that are in the book, from the first one on."""
+    found = [book.find(order) for order in chain]
+    return [one for one in itertools.takewhile(lambda one: one is not None, found) if one is not None]
+
+
+def has_ended(chain: Sequence[Order], rounds: Sequence[Round]) -> bool:
+    """Whether nothing is left to do: all of it is there, or training failed on the way."""
+    return len(rounds) == len(chain) or (len(rounds) > 0 and rounds[-1].failed is not None)
+
+
+def told(error: Exception) -> TpoError | RunFailedError | None:
+    """The line for people in what Ray raises for a process that carried out orders: its own, or that it was lost. None
+    for any other exception, which is a bug."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, TpoError | RunFailedError):
+        return cause
+    if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+        return RunFailedError(
+            f"a process of the sweep was lost ({in_one_line(cause)[:300]}): the same command goes on once the reason is"
+            " mended (too little memory is a frequent one)"
+        )
+    return None
 
 
 def search(sweep: Sweep, echo: Callable[[str], None]) -> list[Round]:
     """Run all trials, or those that an earlier call with the same folder has not finished; the rounds of all.
 
-    Needs a Ray that the caller has initialised. Raises TpoError when a trial failed by a mistake of the user, and Ray's
-    error when all of them failed by anything else.
+    Needs a Ray that the caller has initialised. Raises TpoError when a trial failed by a mistake of the user, and
+    RunFailedError when one failed by anything else, once all others have ended: the next call tries it again.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with environment():
         grid = tuner(sweep, echo).fit()
-    for error in grid.errors:
-        if isinstance(cause := getattr(error, "cause", None), TpoError):
+    causes = [told(error) or getattr(error, "cause", None) or error for error in grid.errors]
+    for cause in causes:
+        if isinstance(cause, TpoError):
             raise cause
+    if causes:
+        raise RunFailedError(
+            f"{len(causes)} of {len(grid)} trials failed, the same command tries them again: {in_one_line(causes[0])}"
+        ) from causes[0]
     results = [grid[place] for place in range(len(grid))]
     known = {result.metrics["trial_id"] for result in results if result.metrics}
-    if grid.errors:
-        echo(f"sweep  {len(grid.errors)} of {len(grid)} trials failed, the same command tries them again")
-        if not known:
-            raise grid.errors[0]
     return [one for one in sweep.book.all() if one.trial in known]
 
 
@@ -154,16 +184,16 @@ def tuner(sweep: Sweep, echo: Callable[[str], None]) -> tune.Tuner:
     path, file_system = as_tune_takes(join(sweep.folder, "tune"))
     if tune.Tuner.can_restore(f"{path}/{NAME}", file_system):
         return tune.Tuner.restore(f"{path}/{NAME}", trainable, resume_errored=True, storage_filesystem=file_system)
-    random.seed(config.seed)  # PBT draws from it
-    searcher = searcher_of(sweep)
+    random.seed(config.seed)  # PBT draws its changes from both
+    np.random.seed(config.seed)
     return tune.Tuner(
         trainable,
-        param_space=domains(config) if searcher is None else {},
+        param_space=domains(config) if population else {},
         tune_config=tune.TuneConfig(
             num_samples=config.trials,
             max_concurrent_trials=None if population else config.concurrent_trials,
-            search_alg=searcher,
-            scheduler=scheduler_of(config, sweep.rungs),
+            search_alg=searcher_of(sweep),
+            scheduler=scheduler_of(config, sweep.rungs, sweep.reported),
         ),
         run_config=tune.RunConfig(
             name=NAME,
@@ -183,38 +213,6 @@ def as_tune_takes(uri: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
     from tpo_core.storage import s3  # boto3 takes 0.3 s to import, and most runs are local
 
     return "/".join(s3.split(uri)), s3.file_system()
-
-
-class Slots:
-    """Lets so many trials at a time train of a population that is alive all the while: Tune knows no such limit.
-
-    A context that a trial enters for a round; picklable. It is kept on the node of who makes it, which stays.
-    """
-
-    def __init__(self, count: int) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._actor: Any = ray.remote(_Slots).options(num_cpus=0, scheduling_strategy=here).remote(count)
-
-    def __enter__(self) -> None:
-        while not ray.get(self._actor.take.remote()):
-            time.sleep(ASK_EVERY_S)
-
-    def __exit__(self, *how: object) -> None:
-        ray.get(self._actor.give.remote())
-
-
-class _Slots:
-    """The actor."""
-
-    def __init__(self, count: int) -> None:
-        self.free = count
-
-    def take(self) -> bool:
-        self.free -= (taken := self.free > 0)
-        return taken
-
-    def give(self) -> None:
-        self.free += 1
 
 
 def trainable_of(sweep: Sweep, slots: AbstractContextManager[None]) -> Callable[[dict[str, Any]], None]:
@@ -258,16 +256,11 @@ def read_place(checkpoint: tune.Checkpoint | None) -> Place | None:
         return Place(**json.loads((Path(folder) / PLACE).read_text()))
 
 
-def domains(config: SweepConfig) -> dict[str, Any]:
-    """The space as Tune has it."""
-    return {name: tune.loguniform(low, high) for name, (low, high) in config.space.items()}
-
-
-def searcher_of(sweep: Sweep) -> Searcher | None:
-    """Where weights come from; None leaves it to PBT, which takes no searcher beside it."""
+def searcher_of(sweep: Sweep) -> Searcher | SearchAlgorithm:
+    """Where weights come from. PBT takes no searcher beside it but the one that draws from its own space."""
     config = sweep.config
     if config.scheduler == "pbt":
-        return None
+        return BasicVariantGenerator(random_state=config.seed)
     startup = max(LEAST_STARTUP, round(STARTUP_FRACTION * config.trials))
     several = config.search == "tpe_multi"
     return OptunaSearch(
@@ -280,32 +273,6 @@ def searcher_of(sweep: Sweep) -> Searcher | None:
         if config.search == "random"
         else optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=startup),
     )  # fmt: skip
-
-
-def scheduler_of(config: SweepConfig, rungs: Sequence[int]) -> TrialScheduler:
-    """What decides after each rung."""
-    if config.scheduler == "asha":
-        return ASHAScheduler(
-            time_attr="step", metric=VALUE, mode=MODE, max_t=rungs[-1], grace_period=rungs[0],
-            reduction_factor=config.reduction_factor,
-        )  # fmt: skip
-    if config.scheduler == "pbt":
-        return PopulationBasedTraining(
-            time_attr="training_iteration", metric=VALUE, mode=MODE, perturbation_interval=1,
-            hyperparam_mutations=domains(config), custom_explore_fn=Clip(config.space),
-            synch=True,  # all wait at a rung: who comes first there would otherwise find nobody to learn from
-        )  # fmt: skip
-    return FIFOScheduler()
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Keeps weights that PBT has changed within their bounds."""
-
-    space: dict[str, tuple[float, float]]
-
-    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
-        return config | {name: min(max(config[name], low), high) for name, (low, high) in self.space.items()}
 
 
 class Teller(tune.Callback):

@@ -20,7 +20,7 @@ SCALE = "viridis"
 def draw_parallel(outcome: Outcome, out: Path) -> None:
     """A PNG with one log axis a weight and one for the score: trials that ended bold, stopped ones faint, those that
     lost too much QA dashed, the winner marked."""
-    shown = [one for one in outcome.last().values() if one.metrics]
+    shown = [one for one in outcome.last().values() if outcome.objective.is_complete(one.metrics)]
     names = sorted({name for one in shown for name in one.weights})
     figure, axes = _figure((1.6 * (len(names) + 2), 4.4))
     scores = np.array([outcome.objective.score(one.metrics) for one in shown])
@@ -58,7 +58,7 @@ def draw_pareto(outcome: Outcome, out: Path) -> None:
     best = [points[place] for place in front(points)]
     axes.plot([qa for qa, _ in best], [score for _, score in best], color=INK, linewidth=1.2, zorder=2)
     for name, one in outcome.references.items():
-        if one.metrics:
+        if objective.is_complete(one.metrics):
             at = (one.metrics[objective.qa], objective.score(one.metrics))
             axes.scatter(*at, color=MUTED, marker="s", s=30, zorder=3)
             axes.annotate(name, at, xytext=(5, 5), textcoords="offset points", fontsize=8, color=MUTED)

@@ -24,34 +24,55 @@ class Launch:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """All that was measured. rounds: of trials; references: of the base ("base"), the unit weights ("unit") and the
-    balancers, the last round of each. rungs: steps; the last one is the end of a trial."""
+    balancers, the last round of each; early: their rounds before that. rungs: steps; the last one is the end of a
+    trial."""
 
     objective: Objective
     rungs: Sequence[int]
     rounds: Sequence[Round]
     references: Mapping[str, Round]
     launch: Launch
+    early: Sequence[Round] = ()
 
     def last(self) -> dict[str, Round]:
         """The last round of each trial."""
         return {one.trial: one for one in self.rounds}
 
     def finalists(self) -> list[Round]:
-        """The last rounds of trials that came to the end and measured something there."""
-        return [one for one in self.last().values() if one.step == self.rungs[-1] and one.metrics]
+        """The last rounds of trials that came to the end and measured there all that counts."""
+        return [one for one in self.last().values() if self._ended(one)]
+
+    def _ended(self, one: Round) -> bool:
+        return one.step == self.rungs[-1] and self.objective.is_complete(one.metrics)
 
     def winner(self) -> Round | None:
         """The best of those that came to the end and keep the constraint; None when there is none."""
         able = [one for one in self.finalists() if self.objective.keeps_qa(one.metrics)]
         return max(able, key=lambda one: self.objective.score(one.metrics), default=None)
 
+    def unbeaten(self) -> list[str]:
+        """The references that keep the constraint and are as good as the winner, the best first; none without one."""
+        won = self.winner()
+        if won is None:
+            return []
+        able = {
+            name: self.objective.value(one.metrics)
+            for name, one in self.references.items()
+            if self.objective.is_complete(one.metrics) and self.objective.keeps_qa(one.metrics)
+        }
+        better = [name for name, value in able.items() if value >= self.objective.score(won.metrics)]
+        return sorted(better, key=lambda name: -able[name])
+
     def early_tells_late(self) -> dict[int, tuple[float, int]]:
         """For each rung but the last: Spearman's correlation of the values there with those in the end, and over how
-        many trials. Left out: rungs that fewer than LEAST_FOR_CORRELATION trials have both of, or all alike."""
-        late = {one.trial: self.objective.value(one.metrics) for one in self.finalists()}
+        many trials, references among them. Left out: rungs that fewer than LEAST_FOR_CORRELATION have both of, or all
+        alike."""
+        ended = [*self.finalists(), *(one for one in self.references.values() if self._ended(one))]
+        late = {one.trial: self.objective.value(one.metrics) for one in ended}
         found = {}
         for rung in self.rungs[:-1]:
-            early = {one.trial: self.objective.value(one.metrics) for one in self.rounds if one.step == rung}
+            begun = [one for one in [*self.rounds, *self.early] if one.step == rung]
+            early = {one.trial: self.objective.value(one.metrics) for one in begun}
             both = [trial for trial in late if trial in early]
             pairs = [early[trial] for trial in both], [late[trial] for trial in both]
             if len(both) >= LEAST_FOR_CORRELATION and all(len(set(each)) > 1 for each in pairs):
@@ -59,24 +80,30 @@ class Outcome:
         return found
 
     def worker_seconds(self) -> dict[int, float]:
-        """Seconds of workers (GPUs, where workers have them) by the rung that they worked for; references apart."""
+        """Seconds that workers were at work, by the rung that it was for; references apart. All of a trial train, one
+        measures. Waiting for room and starting up are left out, see `start_up_share`; of attempts that were cut off,
+        what came after their last checkpoint is."""
         spent = dict.fromkeys(self.rungs, 0.0)
         for one in self.rounds:
-            spent[one.step] += one.seconds * one.workers
+            spent[one.step] += one.training_s * one.workers + one.measuring_s
         return spent
 
     def idle_share(self) -> float:
         """Share of the time of all slots, in this launch, in which no round was under way there."""
         launch = self.launch
-        mine = [one for one in [*self.rounds, *self.references.values()] if one.began_s >= launch.began_s]
+        mine = [one for one in self._every() if one.began_s >= launch.began_s]
         whole = (launch.ended_s - launch.began_s) * launch.slots
         return max(0.0, 1 - sum(one.seconds for one in mine) / whole)
 
     def start_up_share(self) -> float:
-        """Share of the time of all rounds that went neither into steps nor into measuring."""
-        every = [*self.rounds, *self.references.values()]
+        """Share of the time of all rounds that went neither into steps nor into measuring: waiting for workers, and
+        starting them."""
+        every = self._every()
         whole = sum(one.seconds for one in every)
         return 1 - sum(one.training_s + one.measuring_s for one in every) / whole
+
+    def _every(self) -> list[Round]:
+        return [*self.rounds, *self.early, *self.references.values()]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with every round as it was."""
@@ -84,6 +111,7 @@ class Outcome:
         return {
             "winner": None if won is None else won.trial,
             "weights": None if won is None else won.weights,
+            "unbeaten": self.unbeaten(),
             "trials": len(self.last()),
             "stopped_early": sum(one.step < self.rungs[-1] for one in self.last().values()),
             "qa_floor": self.objective.qa_floor,
@@ -97,12 +125,13 @@ class Outcome:
             "start_up_share": self.start_up_share(),
             "launch": asdict(self.launch),
             "references": {name: asdict(one) for name, one in self.references.items()},
+            "early": [asdict(one) for one in self.early],
             "rounds": [asdict(one) for one in self.rounds],
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Outcome":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; `early` is not there in a file of a release before it."""
         objective = Objective(**{**told["objective"], "metrics": tuple(told["objective"]["metrics"])})
         return cls(
             objective=objective,
@@ -110,6 +139,7 @@ class Outcome:
             rounds=[Round(**one) for one in told["rounds"]],
             references={name: Round(**one) for name, one in told["references"].items()},
             launch=Launch(**told["launch"]),
+            early=[Round(**one) for one in told.get("early", [])],
         )
 
 
@@ -125,9 +155,11 @@ def table(outcome: Outcome) -> list[str]:
     ranked = sorted(outcome.last().values(), key=lambda one: (-one.step, -outcome.objective.value(one.metrics)))
     for label, one in [*((one.trial, one) for one in ranked), *outcome.references.items()]:
         weights = [f"{one.weights[name]:.3g}" if name in one.weights else "-" for name in names]
-        numbers = [f"{100 * one.metrics[name]:.1f}" if one.metrics else "-" for name in metrics]
-        score = f"{outcome.objective.score(one.metrics):.3f}" if one.metrics else "-"
-        note = one.failed or ("" if outcome.objective.keeps_qa(one.metrics) else "QA too low")
+        numbers = [f"{100 * one.metrics[name]:.1f}" if name in one.metrics else "-" for name in metrics]
+        complete = outcome.objective.is_complete(one.metrics)
+        score = f"{outcome.objective.score(one.metrics):.3f}" if complete else "-"
+        note = one.failed or ("not all was measured" if not complete else "")
+        note = note or ("" if outcome.objective.keeps_qa(one.metrics) else "QA too low")
         note = "winner" if won is not None and one is won else note
         lines.append(f"| {label} | {' | '.join(weights)} | {one.step} | {score} | {' | '.join(numbers)} | {note} |")
     return lines

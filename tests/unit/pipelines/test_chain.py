@@ -159,6 +159,12 @@ def test_where_and_how_it_is_carried_out_runs_nothing_again(override):
     assert changed(override) == []
 
 
+def test_what_a_step_is_recorded_with_holds_no_password():
+    uri = "postgresql://tpo:hunter2@db/mlflow"
+    assert "hunter2" not in str([step.identity for step in steps_of(f"tracking.uri={uri}")])
+    assert changed(f"tracking.uri={uri}", since=[f"tracking.uri={uri.replace('hunter2', 'other')}"]) == []
+
+
 def test_a_dry_run_prints_the_graph_and_touches_nothing(tmp_path, capsys):
     work = tmp_path / "work"
     assert run_chain(["--recipe", "quickstart", f"work_uri={work}", "--dry-run"], doc=None) == 0

@@ -6,8 +6,8 @@ import yaml
 
 from pipelines import sweep_loss_weights
 from pipelines.sweep_loss_weights import main, plan_of, require_cluster
-from pipelines.sweep_report import report, write_outputs
-from tests.unit.tune.made_sweep import outcome, rounds
+from pipelines.sweep_report import report, warning, write_outputs
+from tests.unit.tune.made_sweep import made, measured, outcome, rounds
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
 
@@ -75,8 +75,9 @@ def test_the_weights_of_the_recipe_come_first_where_they_are_in_the_space():
 class Runs:
     """Keeps what goes to MLflow."""
 
-    def finish(self, params, metrics, files):
+    def finish(self, params, metrics, files, note, tags):
         self.params, self.metrics, self.files = params, metrics, [path.name for path in files]
+        self.note, self.tags = note, tags
         return "one record lost"
 
 
@@ -87,23 +88,43 @@ def test_files_of_a_sweep(tmp_path):
     assert best == {"stages.vision_task.loss_weights.mask": 0.5, "stages.vision_task.loss_weights.region": 2.0}
     assert load_recipe("quickstart", [f"@{tmp_path / 'best_overrides.yaml'}"]).stages["vision_task"].loss_weights[
         "mask"] == 0.5  # fmt: skip
-    assert runs.metrics["worker_seconds/40"] == 60.0
+    assert runs.metrics["worker_seconds/40"] == 36.0
     assert runs.metrics["winner/score"] == pytest.approx(1.2)
     assert runs.files == ["best_overrides.yaml", "report.md", "sweep.json", "parallel.png", "pareto.png"]
     assert lines == ["one record lost"]
     text = (tmp_path / "report.md").read_text()
-    assert "seconds of CPU workers in trials: 100 up to step 10, 60 up to step 40" in text
+    assert runs.note.endswith("The winner is `b` (region 2, mask 0.5): score 1.200, where 1 is as good as all searched"
+                              " weights at 1.")  # fmt: skip
+    assert runs.tags == {"winner": "b", "winner/weight/region": "2", "winner/weight/mask": "0.5"}
+    assert "worker-seconds of training and measuring in trials: 60 up to step 10, 36 up to step 40" in text
+    assert "Warning" not in text
     assert "step 10 against 40: -0.50 (3 trials)" in text
     assert "slots were idle 55 % of the 100 s" in text
 
 
 def test_without_a_winner_there_is_no_file_of_overrides(tmp_path):
-    poor = [one for one in rounds() if one.trial == "a"]
-    write_outputs(load_recipe("quickstart"), "vision_task", outcome(rounds=poor), tmp_path, Runs(), print)
+    poor, runs = [one for one in rounds() if one.trial == "a"], Runs()
+    write_outputs(load_recipe("quickstart"), "vision_task", outcome(rounds=poor), tmp_path, runs, print)
+    assert (runs.tags, runs.note.rpartition(": ")[2]) == ({}, "no winner.")
     assert not (tmp_path / "best_overrides.yaml").exists()
     assert "QA too low" in (tmp_path / "report.md").read_text()
 
 
-def test_what_is_counted_has_its_name():
-    recipe = load_recipe("quickstart", ["train.gpus_per_worker=1"])
-    assert any("seconds of GPUs in trials" in line for line in report(recipe, outcome()))
+def test_a_winner_that_is_worse_than_a_reference_is_told(tmp_path):
+    balanced = {**outcome().references, "uncertainty": made("uncertainty", 40, measured(0.8, 0.3, 0.85))}
+    found, runs = outcome(references=balanced), Runs()
+    told = "no trial beats uncertainty (1.400): the best one has 1.200"
+    assert warning(found).startswith(told)
+    write_outputs(load_recipe("quickstart"), "vision_task", found, tmp_path, runs, print)
+    assert f"**Warning**: {told}" in (tmp_path / "report.md").read_text()
+    assert told in runs.note
+    assert warning(outcome()) is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "line"), [("0", "worker-seconds {}: 60 up"), ("1", "GPU-seconds {}: 60 up"), ("0.5", "GPU-seconds {}: 30")]
+)
+def test_what_is_counted_has_its_name(gpus, line):
+    recipe = load_recipe("quickstart", ["train.workers=1", f"train.gpus_per_worker={gpus}"])
+    told = line.format("of training and measuring in trials")
+    assert any(told in each for each in report(recipe, outcome()))

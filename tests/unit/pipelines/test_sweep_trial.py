@@ -1,6 +1,7 @@
 """What a trial does in a round, without a cluster: whose checkpoint it goes on from, what it measures, how it fails."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -11,12 +12,14 @@ from pipelines.sweep_trial import Trainee, trial_recipe
 from tests.unit.train.in_process import run_phase_in_process
 from tests.unit.train.stub import stub_recipe
 from tpo_core.config.load import load_recipe
-from tpo_core.errors import TpoError
+from tpo_core.errors import RunFailedError, TpoError
 from tpo_core.storage import uri as uris
 from tpo_core.tracking.sweep import SweepRuns
-from tpo_core.train.exchange import Keeper, deliver, is_delivered, output_here, pull
+from tpo_core.train.exchange import SUMMARY, Keeper, deliver, is_delivered, output_here, pull
+from tpo_core.train.gave_up import gave_up
 from tpo_core.train.loop import DivergedError
 from tpo_core.train.phase import Surroundings
+from tpo_core.train.ray_trainer import START_TIMEOUT
 from tpo_core.tune.rounds import Order, Place
 
 WEIGHTS, OTHER = {"lm": 1.0, "region": 2.0}, {"lm": 0.5, "region": 4.0}
@@ -128,6 +131,48 @@ def test_divergence_is_a_result(trainee, monkeypatch):
     assert (one.failed, one.metrics) == ("step 3: total nan", {})
 
 
+class HealthCheckFailedError(Exception):
+    """As Ray Train calls what it raises for workers that are gone."""
+
+
+def test_lost_workers_say_nothing_of_the_weights(trainee, monkeypatch):
+    order = Order(trial="unit", weights=WEIGHTS, step=4)
+    trains = Trainee.train
+
+    def loses_its_node(self, order, job):
+        raise gave_up({0: HealthCheckFailedError("node gone")}, job)
+
+    monkeypatch.setattr(Trainee, "train", loses_its_node)
+    with pytest.raises(RunFailedError, match=r"workers died more often"):
+        trainee(order)
+    monkeypatch.setattr(Trainee, "train", trains)
+    assert trainee(order).failed is None, "the next attempt is as good as the first"
+
+
+def test_the_time_of_an_attempt_that_was_cut_off_counts(trainee, monkeypatch):
+    """Up to its last checkpoint; the next attempt goes on there."""
+    trains = Trainee.train
+
+    def cut_off_behind_a_checkpoint(self, order, job):
+        summary = uris.join(job.handed_over, SUMMARY)
+        of_the_rung_before = uris.read_bytes(summary)
+        trains(self, order, replace(job, until_step=8))
+        uris.write_bytes(summary, of_the_rung_before)
+        raise RunFailedError("the node is gone")
+
+    trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    before_s = json.loads(told(trainee, "a", SUMMARY))["seconds"]
+    second = Order(trial="a", weights=WEIGHTS, step=12, origin=at("a", 4, WEIGHTS))
+    monkeypatch.setattr(Trainee, "train", cut_off_behind_a_checkpoint)
+    with pytest.raises(RunFailedError):
+        trainee(second)
+    monkeypatch.setattr(Trainee, "train", trains)
+    one = trainee(second)
+    assert "resuming at step 8" in notes(trainee, "a")
+    assert one.training_s == pytest.approx(json.loads(told(trainee, "a", SUMMARY))["seconds"] - before_s)
+    assert one.training_s > 0
+
+
 def test_what_only_serves_to_go_on_is_forgotten(trainee):
     trainee(Order(trial="a", weights=WEIGHTS, step=4))
     trainee.forget("a")
@@ -171,5 +216,16 @@ def test_what_does_not_fit_is_told_before_anything_runs(change, message):
         trial_recipe(load_recipe("quickstart", [*SWEEP, *change.split()]))
 
 
-def test_trials_wait_for_workers_as_long_as_others_train():
-    assert float(sweep_trial.WAIT_FOR_ROOM_S) >= 3600
+def test_trials_wait_for_workers_as_long_as_others_train(tmp_path, monkeypatch):
+    """Ray Train, which reads this when a run starts, by default gives up after a minute."""
+    monkeypatch.delenv(START_TIMEOUT, raising=False)
+    seen = []
+    monkeypatch.setattr(sweep_trial, "run_phase", lambda *args, **how: seen.append(float(os.environ[START_TIMEOUT])))
+    trial = Trainee(
+        stub_recipe(), "vision_task", "all", "none", "none", str(tmp_path), SweepRuns("none", "e", "s", "f")
+    )
+    order = Order(trial="a", weights=WEIGHTS, step=4)
+    trial.train(order, trial.job(order, 0))
+    monkeypatch.setenv(START_TIMEOUT, "7")
+    trial.train(order, trial.job(order, 0))
+    assert seen == [86_400.0, 7.0], "what the user has set stays"

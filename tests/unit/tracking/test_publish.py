@@ -6,8 +6,11 @@ import pytest
 
 from tpo_core.config.schema import Recipe
 from tpo_core.errors import TpoError
+from tpo_core.tracking import publish
+from tpo_core.tracking import registry as registry_module
+from tpo_core.tracking import tracker as tracker_module
 from tpo_core.tracking.publish import Publisher
-from tpo_core.tracking.server import connect
+from tpo_core.tracking.server import connect, experiment_id
 
 
 @pytest.fixture
@@ -110,8 +113,8 @@ def register(make_recipe, model, tmp_path):
     (tmp_path / "gallery" / "gallery.png").write_bytes(b"png")
     (tmp_path / "curves.png").write_bytes(b"png")
 
-    def one(fingerprint="f1", points=0.6, histories=None):
-        return Publisher(make_recipe(), "unused").register(
+    def one(fingerprint="f1", points=0.6, histories=None, **recipe):
+        return Publisher(make_recipe(**recipe), "unused").register(
             model=model,
             fingerprint=fingerprint,
             tags={"data_digest": "d1", "recipe": "small"},
@@ -145,6 +148,19 @@ def test_a_version_is_registered_as_challenger_with_its_lineage(register, regist
     assert run.data.tags["mlflow.note.content"] == card
     assert {item.path for item in client.list_artifacts(made["run_id"])} == {"gallery", "curves", "versions"}
     assert [item.path for item in client.list_artifacts(made["run_id"], "gallery/test")] == ["gallery/test/gallery.png"]
+
+
+def test_a_password_goes_nowhere(register, registry, mlflow_uri, monkeypatch, request):
+    """The server is the database of all tests, whatever it is called."""
+    experiment_id(connect(mlflow_uri), request.node.name, mlflow_uri)
+    for module in (publish, registry_module, tracker_module):
+        monkeypatch.setattr(module, "connect", lambda uri: connect(mlflow_uri))
+    made = register(uri="postgresql://tpo:hunter2@db/mlflow")
+    assert made["uri"] == "postgresql://tpo:***@db/mlflow"
+    run = connect(mlflow_uri).get_run(made["run_id"])
+    assert run.data.params["tracking.uri"] == made["uri"]
+    version = connect(mlflow_uri).get_model_version(request.node.name, "1")
+    assert "hunter2" not in f"{run.data.params} {run.data.tags} {version.tags} {version.description}"
 
 
 def test_registering_may_be_repeated_and_a_new_model_takes_the_alias(register, registry, request):

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from tpo_core.errors import TpoError
-from tpo_core.tracking.server import MlflowClient, connect, default_uri, is_missing, legal_name
+from tpo_core.tracking import tracker as tracker_module
+from tpo_core.tracking.server import (
+    MlflowClient,
+    connect,
+    default_uri,
+    is_missing,
+    legal_name,
+    telling,
+    without_password,
+)
 from tpo_core.tracking.tracker import MlflowTracker, NullTracker, flatten
 
 
@@ -124,6 +133,51 @@ def test_a_dead_server_neither_raises_nor_holds_up(caplog):
     assert trouble == "MLflow at http://127.0.0.1:9 has not taken everything: 102 records lost"
     assert tracker.close() is None
     assert caplog.text.count("102 records lost") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://tpo:hunter2@db/mlflow", "postgresql://tpo:***@db/mlflow"),
+        ("postgresql://tpo:hun@t/er:2@db:5432/mlflow", "postgresql://tpo:***@db:5432/mlflow"),
+        ("mysql://db/m?user=tpo&password=hunter2&x=1", "mysql://db/m?user=tpo&password=***&x=1"),
+        ("no answer of http://u:hunter2@h:80/api (a@b)", "no answer of http://u:***@h:80/api (a@b)"),
+        ("http://127.0.0.1:5000/api", "http://127.0.0.1:5000/api"),
+        ("sqlite:////a/b@c/mlflow.db", "sqlite:////a/b@c/mlflow.db"),
+        ("models:/tpo@champion", "models:/tpo@champion"),
+    ],
+)
+def test_a_password_is_never_shown(text, shown):
+    assert without_password(text) == shown
+
+
+def test_trouble_with_a_server_names_it_without_its_password(caplog, monkeypatch):
+    asked, again = threading.Event(), threading.Event()
+
+    def connect(uri):
+        (again if asked.is_set() else asked).set()
+        raise ConnectionError(f"no route to {uri}")
+
+    monkeypatch.setattr(tracker_module, "connect", connect)
+    tracker = MlflowTracker("http://tpo:hunter2@h:80", "x", "run", close_deadline_s=0.05)
+    assert again.wait(60)
+    trouble = tracker.close()
+    assert "MLflow at http://tpo:***@h:80 does not answer, trying on: no route to http://tpo:***@h:80" in caplog.text
+    assert trouble.startswith("MLflow at http://tpo:***@h:80 has not taken")
+    assert "hunter2" not in caplog.text
+
+
+class Refusing:
+    """A client whose server says no, and where it was asked."""
+
+    def get_run(self, run_id):
+        raise ConnectionError("no route to http://tpo:hunter2@h:80/api/2.0")
+
+
+def test_an_error_line_names_the_registry_without_its_password():
+    with pytest.raises(TpoError, match=r"no MLflow registry answers at http://tpo:\*\*\*@h:80:") as caught:
+        telling(Refusing(), "http://tpo:hunter2@h:80").get_run("x")
+    assert "hunter2" not in str(caught.value)
 
 
 class BlackHole:

@@ -40,8 +40,8 @@ def test_a_trial_that_loses_qa_is_paid_for_and_reaches_nothing():
 
 def test_workers_are_paid_for_while_they_measure():
     one = compare(7, RANDOM, ASHA)
-    assert one.worker_s == sum(each.seconds * each.workers for each in RANDOM.rounds)
-    assert one.other_worker_s == sum(each.seconds * each.workers for each in ASHA.rounds)
+    assert one.worker_s == sum(each.training_s * each.workers + each.measuring_s for each in RANDOM.rounds)
+    assert one.other_worker_s == sum(each.training_s * each.workers + each.measuring_s for each in ASHA.rounds)
 
 
 def test_nothing_is_reached_where_there_is_no_best():
@@ -62,6 +62,6 @@ def test_halving_begins_more_trials_for_the_same_steps(factor, trials):
 def test_the_table_says_how_much_of_the_budget_it_took():
     easy = outcome(rounds=whole("a", 0.3, 100) + whole("b", 0.2, 200))
     lines = table([compare(1, easy, RANDOM), compare(2, ASHA, RANDOM)], ("random", "asha"))
-    spent = [f"{sum(each.seconds * each.workers for each in run.rounds):.0f}" for run in (easy, RANDOM)]
+    spent = [f"{sum(run.worker_seconds().values()):.0f}" for run in (easy, RANDOM)]
     assert lines[2] == f"| 1 | 80 | {spent[0]} | 0.800 | 120 | {spent[1]} | 1.100 | 40 (50 % of 80) |"
     assert lines[3].endswith("| never |")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.unit.tune.made_sweep import OBJECTIVE, RUNGS, made, measured, outcome, rounds
+from tests.unit.tune.made_sweep import OBJECTIVE, made, measured, outcome, rounds
 from tpo_core.tune.plots import draw_parallel, draw_pareto
 from tpo_core.tune.results import Launch, Outcome, table
 
@@ -33,8 +33,44 @@ def test_alike_values_tell_no_order():
     assert outcome(rounds=alike).early_tells_late() == {}
 
 
+def test_references_tell_early_from_late_too():
+    """Of the trials one came to the end."""
+    few = [one for one in rounds() if one.trial in "bc"]
+    early = [made("unit", 10, measured(0.3, 0.25, 0.85)), made("gradnorm", 10, measured(0.2, 0.25, 0.85))]
+    ends = {
+        "unit": made("unit", 40, measured(0.5, 0.25, 0.85)),
+        "gradnorm": made("gradnorm", 40, measured(0.4, 0.2, 0.9)),
+    }
+    assert outcome(rounds=few, references=ends, early=early).early_tells_late() == {10: (pytest.approx(1.0), 3)}
+    assert outcome(rounds=few, references=ends).early_tells_late() == {}
+
+
 def test_seconds_of_workers_by_rung():
-    assert outcome().worker_seconds() == {10: 5 * 10.0 * 2, 40: 3 * 10.0 * 2}
+    """Two train for five seconds of ten, one measures for two; what is left is waiting."""
+    assert outcome().worker_seconds() == {10: 5 * (2 * 5.0 + 2.0), 40: 3 * (2 * 5.0 + 2.0)}
+
+
+@pytest.mark.parametrize(
+    "metrics", [measured(float("nan"), 0.3, 0.9), measured(0.9, 0.5, float("nan")), {"mask/j": 1.0}]
+)
+def test_a_trial_without_a_number_never_wins(metrics):
+    """It comes first, which is where max() would leave it."""
+    broken = [made("aa", 10, metrics), made("aa", 40, metrics)]
+    found = outcome(rounds=[*broken, *rounds()])
+    assert found.winner().trial == "b"
+    assert "| aa |" in "".join(line for line in table(found) if "not all was measured" in line)
+
+
+def test_references_that_are_as_good_as_the_winner_are_told():
+    references = {
+        "unit": made("unit", 40, measured(0.5, 0.25, 0.85)),
+        "gradnorm": made("gradnorm", 40, measured(0.6, 0.3, 0.85)),
+        "uncertainty": made("uncertainty", 40, measured(0.8, 0.3, 0.85)),
+        "base": made("base", 0, measured(0.9, 0.9, 0.1)),
+    }
+    assert outcome(references=references).unbeaten() == ["uncertainty", "gradnorm"]
+    assert outcome().unbeaten() == []
+    assert outcome(rounds=[], references=references).unbeaten() == [], "there is nothing that could be worse"
 
 
 def test_idle_slots_are_those_of_this_launch():
@@ -54,6 +90,8 @@ def test_everything_is_json():
     again = Outcome.from_json(found)
     assert again.to_json() == outcome().to_json()
     assert again.objective == OBJECTIVE
+    del found["early"], found["unbeaten"]
+    assert Outcome.from_json(found).to_json() == outcome().to_json(), "of a release that did not have them"
 
 
 def test_the_table_tells_who_won_and_why_others_did_not():
@@ -76,7 +114,3 @@ def test_pictures_of_few_and_many(tmp_path, draw, count):
     """With eight rounds all is there, with five one trial ended, with one none did."""
     draw(outcome(rounds=rounds()[:count]), tmp_path / "made" / "picture.png")
     assert (tmp_path / "made" / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_rungs_are_those_of_the_made_rounds():
-    assert {one.step for one in rounds()} == set(RUNGS)
