@@ -28,7 +28,7 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
 from tpo_core.evaluation.by_sample import values_by_sample
 from tpo_core.evaluation.curves import loss_curves
-from tpo_core.evaluation.evaluate import evaluate_part
+from tpo_core.evaluation.evaluate import EVALUATION_VERSION, evaluate_part
 from tpo_core.execution.artifact import Artifact
 from tpo_core.execution.fingerprint import fingerprint
 from tpo_core.execution.provenance import commit
@@ -50,7 +50,6 @@ from tpo_core.train.stages import PhaseRef, phases_of
 Echo = Callable[[str], None]
 MEDIA = "media"  # folder of decoded media below work_uri, which all shard sets of the folder share
 TRAINING_VERSION = 4  # raise it when the same phase would give other weights; 4: heads draw by sample, not by rank
-EVALUATION_VERSION = 4  # raise it when the same model would get other numbers; 4: choices are asked too
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from pipelines.cluster import connect, on_cluster
 from pipelines.report import metrics_table, page_of
-from pipelines.suites import Asked, check_data, entry_lines, find_model, results_table, run_suite
+from pipelines.suites import Asked, check_data, entry_lines, find_model, log_evaluation, results_table, run_suite
 from pipelines.usage import OVERRIDES, RECIPE, STATUSES, echo
 from tpo_core.config.load import load_recipe
 from tpo_core.config.schema import Recipe
@@ -96,8 +96,10 @@ def measure_parts(args: argparse.Namespace, recipe: Recipe) -> int:
     measured = {name: value for result in results for name, value in result["metrics"].items()}
     constant = {name: value for result in results for name, value in result["baseline"].items()}
     Console(width=120, highlight=False).print(metrics_table(measured, {}, constant))
-    if written := page_of(output, shards, f"{recipe.name}: {args.model}", {}, output):
+    title = f"{recipe.name}: {args.model}"
+    if written := page_of(output, shards, title, {}, output):
         echo(f"report  {written.page}")
+        log_evaluation(written, recipe, title, echo)
     return 0
 
 

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,17 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError, in_one_line
 from tpo_core.evaluation.answerers import ModelSpec, Sam2Spec, Spec
 from tpo_core.evaluation.asking import asks_of, wanted
-from tpo_core.evaluation.bench import Place, Settings, run_entry
+from tpo_core.evaluation.bench import NO_CONTROL, Place, Settings, run_entry, with_control
 from tpo_core.evaluation.pool import RayPool
 from tpo_core.evaluation.report.footage import of_sets
-from tpo_core.evaluation.report.write import write_report
+from tpo_core.evaluation.report.table import OF_A_PART, count_text
+from tpo_core.evaluation.report.write import Written, write_report
 from tpo_core.evaluation.suite import Entry, Suite
-from tpo_core.evaluation.work import PART, Pool
+from tpo_core.evaluation.work import PART, HopelessError, Pool
 from tpo_core.models.source import identify
 from tpo_core.storage import local
 from tpo_core.storage.commit import commit, is_committed
+from tpo_core.storage.local import is_disk_full
 from tpo_core.storage.uri import exists, is_local, join, scratch_dir
 from tpo_core.tracking.models import is_registered, model_folder
 from tpo_core.tracking.server import default_uri
@@ -128,9 +130,8 @@ def step_of(entry: Entry, asked: Asked) -> int:
     return next((step for step in range(most, 1, -1) if sum(asked_for[::step]) >= asked.limit), 1)
 
 
-def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:
-    """The URI of the shard set of an entry, below the output. Needs a Ray that is initialised."""
-    step = step_of(entry, asked)
+def shards_of(entry: Entry, asked: Asked, step: int, echo: Echo) -> str:
+    """The URI of the shard set of an entry with each `step`-th sample, below the output. Needs a Ray."""
     place, data = join(asked.output, entry.name), data_of(entry, asked.recipe, asked.data_root, step)
     store, name = join(asked.output, MEDIA), SHARDS if step == 1 else f"{SHARDS}-each-{step}"
     where = decoders(asked.recipe)
@@ -149,52 +150,75 @@ def shards_of(entry: Entry, asked: Asked, echo: Echo) -> str:
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of the entries of a suite, by name: results, and why others have none."""
+    """What came of the entries of a suite, by name: results, why some failed (one whose control failed has its result
+    all the same), and which were not asked after an error that no entry can be blamed for. shards: of those with a
+    result. unreported: why there is no report."""
 
-    results: dict[str, dict[str, Any]]
-    failed: dict[str, Exception]
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, Exception] = field(default_factory=dict)
+    unasked: list[str] = field(default_factory=list)
+    shards: dict[str, str] = field(default_factory=dict)
+    unreported: Exception | None = None
 
     def check(self) -> None:
-        """TpoError for entries that failed; any other as it is, with its traceback."""
+        """TpoError for entries that failed, or else for the report; any other as it is, with its traceback."""
         for name, error in self.failed.items():
             if not isinstance(error, TpoError):
                 error.add_note(f"while {name} was evaluated; the other entries have their results")
                 raise error
         if self.failed:
             told = "; ".join(f"{name}: {in_one_line(error)}" for name, error in self.failed.items())
-            raise TpoError(f"{len(self.failed)} of {len(self.failed) + len(self.results)} entries failed: {told}")
+            count = len({*self.results, *self.failed, *self.unasked})
+            rest = f"; not asked after that: {', '.join(self.unasked)}" if self.unasked else ""
+            raise TpoError(f"{len(self.failed)} of {count} entries failed: {told}{rest}")
+        if self.unreported is not None:
+            raise self.unreported
 
 
 def run_suite(asked: Asked, echo: Echo, pool: Pool | None = None) -> Ran:
     """Asks and scores every entry and writes the report. Needs a Ray that is initialised.
 
-    An entry that fails does not end the run: hours of the others are not lost for it.
+    An entry that fails does not end the run: hours of the others are not lost for it. An error that they would meet too
+    does, and what came before it is reported.
     """
-    train, evaluation, group = asked.recipe.train, asked.recipe.evaluation, asked.recipe.nodes.evaluate
-    settings = Settings(evaluation.batch_size, evaluation.max_new_tokens, asked.limit)
     if pool is None:
+        train, evaluation, group = asked.recipe.train, asked.recipe.evaluation, asked.recipe.nodes.evaluate
         pool = RayPool(evaluation.workers, CPUS_PER_ACTOR, train.gpus_per_worker, group)
         # A job that does nothing in the room of an actor: one that no node has room for would wait without a word.
         on_cluster([lambda threads, echo: None], train, echo, group=group)
-    spec, control = models_of(asked)
-    results: dict[str, dict[str, Any]] = {}
-    shards: dict[str, str] = {}
-    failed: dict[str, Exception] = {}
+    models, ran = models_of(asked), Ran()
     for number, entry in enumerate(asked.suite.entries, start=1):
         echo(f"{entry.name}  {number} of {len(asked.suite.entries)}: {entry.title}")
         try:
-            made = shards_of(entry, asked, echo)
-            place = Place(made, asked.root(entry), join(asked.output, entry.name))
-            results[entry.name] = run_entry(entry, spec, control, place, settings, pool, echo)
+            ask_entry(entry, asked, models, pool, ran, echo)
         except Exception as error:  # told by Ran.check when the others have been asked
-            failed[entry.name] = error
+            ran.failed[entry.name] = error
             echo(f"{entry.name}  failed: {in_one_line(error)}")
-            continue
-        shards[entry.name] = made
-        echo(headline(entry, results[entry.name]))
-    if results:
-        report_on(asked, shards, echo)
-    return Ran(results, failed)
+            if isinstance(error, HopelessError) or is_disk_full(error):
+                ran.unasked.extend(entry.name for entry in asked.suite.entries[number:])
+                break
+    try:
+        if ran.shards:
+            report_on(asked, ran.shards, echo)
+    except Exception as error:  # told by Ran.check when the numbers have been printed
+        return replace(ran, unreported=error)
+    return ran
+
+
+def ask_entry(entry: Entry, asked: Asked, models: tuple[Spec, Spec | None], pool: Pool, ran: Ran, echo: Echo) -> None:
+    """Puts what came of an entry into `ran`: first without the control, which may fail."""
+    (spec, control), evaluation = models, asked.recipe.evaluation
+    settings = Settings(evaluation.batch_size, evaluation.max_new_tokens, asked.limit)
+    step = step_of(entry, asked)
+    made = shards_of(entry, asked, step, echo)
+    place = Place(made, asked.root(entry), join(asked.output, entry.name), sparse=step > 1)
+    result = ran.results[entry.name] = run_entry(entry, spec, place, settings, pool, echo)
+    ran.shards[entry.name] = made
+    echo(headline(entry, result))
+    if entry.control and control is None:
+        echo(f"{entry.name}  {NO_CONTROL}")
+    elif entry.control and control is not None:
+        ran.results[entry.name] = with_control(entry, control, result, place, settings, pool, echo)
 
 
 def models_of(asked: Asked) -> tuple[Spec, Spec | None]:
@@ -208,20 +232,29 @@ def models_of(asked: Asked) -> tuple[Spec, Spec | None]:
 
 
 def report_on(asked: Asked, shards: dict[str, str], echo: Echo) -> None:
-    """Writes the report on the entries that have a shard set here, and tracks it if the recipe names a server."""
+    """Writes the report on the entries that have a shard set here, and tracks it."""
     title = f"{asked.suite.name}: {asked.model}"
     written = write_report(asked.output, of_sets(shards, PART), title=title, folders=list(shards))
     echo(f"report  {written.page}")
-    tracking = asked.recipe.tracking
-    if tracking.uri is not None:
-        lost = track(written, tracking, tracking.uri, title, None)
-        echo(lost or f"MLflow  {tracking.uri}, run {title}")
+    log_evaluation(written, asked.recipe, title, echo)
+
+
+def log_evaluation(written: Written, recipe: Recipe, title: str, echo: Echo) -> None:
+    """Logs a report as the run `title` of MLflow: where the recipe says, or in the database below its work_uri. Where
+    there is neither, that is told and no more: the numbers are there."""
+    try:
+        uri = recipe.tracking.uri or default_uri(recipe.work_uri)
+    except TpoError as error:
+        echo(f"MLflow  not logged: {error}")
+        return
+    lost = track(written, recipe.tracking, uri, title, None)
+    echo(lost or f"MLflow  {uri}, run {title}")
 
 
 def headline(entry: Entry, result: dict[str, Any]) -> str:
     """One line of the numbers that others publish too."""
     shown = "  ".join(f"{name} {_number(result['metrics'].get(name))}" for name in headline_names(entry, result))
-    return f"{entry.name}  {shown}  scored {result['scored']}/{result['asked']}"
+    return f"{entry.name}  {shown}  scored {count_text(result['scored'], result['asked'], result['whole'])}"
 
 
 def headline_names(entry: Entry, result: dict[str, Any]) -> list[str]:
@@ -233,7 +266,8 @@ def headline_names(entry: Entry, result: dict[str, Any]) -> list[str]:
 
 def results_table(suite: Suite, results: dict[str, dict[str, Any]]) -> Table:
     """A row a number: of the model, of the published models, of plain SAM2. An entry without a result has none."""
-    table = Table(title=suite.name, title_justify="left")
+    parts = any(not result["whole"] for result in results.values())
+    table = Table(title=suite.name, title_justify="left", caption=OF_A_PART if parts else None, caption_justify="left")
     for name in ("benchmark", "number"):
         table.add_column(name)
     for name in ("model", "VideoChat2", "VideoChat-TPO", "SAM2", "n/N"):
@@ -244,8 +278,8 @@ def results_table(suite: Suite, results: dict[str, dict[str, Any]]) -> Table:
         for name in headline_names(entry, result):
             others = [result["published"].get(key, {}).get(name) for key in ("videochat2", "videochat_tpo")]
             others.append((result["control"] or {}).get(name))
-            counts = f"{result['scored']}/{result['asked']}"
-            table.add_row(entry.title, name, *map(_number, (result["metrics"][name], *others)), counts)
+            values = map(_number, (result["metrics"][name], *others))
+            table.add_row(entry.title, name, *values, count_text(result["scored"], result["asked"], result["whole"]))
     return table
 
 

@@ -1,5 +1,6 @@
 """A pool of actors answers a benchmark like one process does, loads the model once an actor, and tells mistakes."""
 
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.unit.evaluation.test_bench import mvbench_layout
 from tpo_core.errors import TpoError
 from tpo_core.evaluation.pool import RayPool
 from tpo_core.evaluation.record import Record
+from tpo_core.evaluation.work import HopelessError
+from tpo_core.storage.local import disk_full_told
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
@@ -43,11 +46,16 @@ class Counted:
         (Path(self.folder) / uuid.uuid4().hex).touch()
         if self.mistake == "load":
             raise TpoError("no model there: give another one")
+        if self.mistake == "bug":
+            raise ValueError("header too large")
         return self
 
     def answer(self, requests, max_new_tokens):
         if self.mistake == "answer":
-            raise TpoError("the disk is full: make room")
+            raise TpoError("the question is none: ask another one")
+        if self.mistake == "disk":
+            with disk_full_told(Path(self.folder)):
+                raise OSError(errno.ENOSPC, "No space left on device")
         return [Record(r.ask.key, "AB"[int(r.ask.key.rpartition("-")[2]) % 2]) for r in requests]
 
 
@@ -77,8 +85,13 @@ def test_what_was_answered_is_not_asked_again_of_actors(cluster, bench, tmp_path
     assert " of 12 are answered already" in bench.lines[-2]
 
 
-@pytest.mark.parametrize(("mistake", "told"), [("load", "no model there"), ("answer", "the disk is full")])
-def test_a_mistake_of_an_actor_comes_out_as_it_is(cluster, bench, tmp_path, mistake, told):
+@pytest.mark.parametrize(
+    ("mistake", "told", "hopeless"),
+    [("load", "no model there", True), ("bug", "counted cannot be loaded: ValueError: header", True),
+     ("answer", "the question is none", False), ("disk", "disk full while writing", True)],
+)  # fmt: skip
+def test_a_mistake_of_an_actor_comes_out_as_it_is(cluster, bench, tmp_path, mistake, told, hopeless):
     with pytest.raises(TpoError, match=rf"^{told}") as caught:
         bench.run(Counted(str(tmp_path / "loaded"), mistake), pool=RayPool(workers=1, cpus=0.5, gpus=0.0))
     assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, HopelessError) is hopeless

@@ -39,7 +39,7 @@ def test_a_suite_from_the_command_line(world, tmp_path, monkeypatch, capsys):
         "--limit",
         "2",
     ]
-    words += ["--sam2", str(world / "sam2")]
+    words += ["--sam2", str(world / "sam2"), f"work_uri={tmp_path}/work"]
     assert evaluate.main(words) == 0
     first = capsys.readouterr().out
     assert "refcoco  2/2  in " in first
@@ -50,7 +50,11 @@ def test_a_suite_from_the_command_line(world, tmp_path, monkeypatch, capsys):
         native = tmp_path / "out" / entry / "native"
         truth, predictions = sorted(native.glob("truth*")), sorted(native.glob("predictions*"))
         assert score(metric, truth[0], predictions[0]).N == 2
-    assert 0.0 <= result["control"]["J&F"] <= 1.0
+    control = tmp_path / "out/mevis/native_control/predictions"
+    assert result["control"]["J&F"] == score("mevis", truth[0], control).result["J&F"]
+    videos = json.loads((truth[0] / "meta_expressions.json").read_text())["videos"].values()
+    frames = sum(len(video["frames"]) * len(video["expressions"]) for video in videos)
+    assert len(list(control.rglob("*.png"))) == frames > 0
     assert (tmp_path / "out/report.html").is_file()
     assert evaluate.main(words) == 0
     again = capsys.readouterr().out

@@ -5,6 +5,7 @@ An answerer is made where it is used, once an actor, from a spec that travels: `
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,11 +21,13 @@ from tpo_core.data import rle
 from tpo_core.data.sample import Box, Sample, prompt_boxes
 from tpo_core.errors import TpoError
 from tpo_core.evaluation import truth
-from tpo_core.evaluation.evaluate import load_model
+from tpo_core.evaluation.evaluate import built_by, load_model
 from tpo_core.evaluation.following import Prompted, follow_all, prompts_only
 from tpo_core.evaluation.looking import Clip, Shown
 from tpo_core.evaluation.record import Record, plain_box, plain_mask, said_box
+from tpo_core.evaluation.spoken import with_spoken
 from tpo_core.heads.base import BoxPrediction, MaskPrediction, SpanPrediction
+from tpo_core.heads.cgdetr.head import CgDetrHead
 from tpo_core.heads.sam2.frozen import FrozenSam2
 from tpo_core.heads.sam2.head import Sam2MaskHead
 from tpo_core.models.asked import prompt_frame
@@ -63,7 +66,7 @@ class ModelSpec:
 
     def identity(self) -> str:
         """Raises TpoError when there is no such model."""
-        return identify(self.uri)
+        return json.dumps([identify(self.uri, whole=True), built_by(self.recipe, self.uri)], sort_keys=True)
 
     def open(self) -> Answerer:
         return ModelAnswerer(load_model(self.recipe, self.uri))
@@ -81,7 +84,7 @@ class Sam2Spec:
         return f"SAM2 {self.source}, true first box"
 
     def identity(self) -> str:
-        return f"sam2 {identify(self.source)}"
+        return f"sam2 {identify(self.source, whole=True)}"
 
     def open(self) -> Answerer:
         sam = FrozenSam2.load(self.source)
@@ -89,10 +92,13 @@ class Sam2Spec:
 
 
 class ModelAnswerer:
-    """Asks a `TpoModel`. A batch with a request that cannot be put is asked one by one, so that only that one fails."""
+    """Asks a `TpoModel`; of one that lacks the head for a request the text is read for coordinates (`spoken`). A batch
+    with a request that cannot be put is asked one by one, so that only that one fails."""
 
     def __init__(self, model: TpoModel) -> None:
         self.model = model
+        self.heads = list(model.heads)
+        self.tells_highlights = "temporal" in self.heads and isinstance(model.heads["temporal"], CgDetrHead)
 
     def answer(self, requests: Sequence[Shown], max_new_tokens: int) -> list[Record]:
         try:
@@ -112,15 +118,18 @@ class ModelAnswerer:
 
     def _recorded(self, request: Shown, answer: Answer, seconds: float) -> Record:
         began = time.monotonic()
-        record = Record(request.ask.key, answer.text, tuple(answer.activated))
+        answer = with_spoken(request.task, request.example, answer, self.heads)
+        clips = () if self.tells_highlights and request.task == "moment" else None
+        record = Record(request.ask.key, answer.text, tuple(answer.activated), clips=clips)
         head = truth.HEAD_OF.get(request.task)
         found = None if head is None else answer.first(head)
         if isinstance(found, BoxPrediction):
             record = replace(record, box=said_box(found.box_xyxy.numpy()))
         elif isinstance(found, SpanPrediction):
             pairs = zip(found.spans_s.tolist(), found.scores.tolist(), strict=True)
-            clips = () if found.clips_V3 is None else tuple(map(tuple, found.clips_V3.tolist()))
-            record = replace(record, windows=tuple((start, end, score) for (start, end), score in pairs), clips=clips)
+            record = replace(record, windows=tuple((start, end, score) for (start, end), score in pairs))
+            if found.clips_V3 is not None:
+                record = replace(record, clips=tuple(map(tuple, found.clips_V3.tolist())))
         elif isinstance(found, Prompted):
             record = self._followed(request, record, found)
         elif isinstance(found, MaskPrediction):

@@ -1,6 +1,6 @@
 """One benchmark from its samples to its number: asked in batches, written in its native files, scored by its metric.
 
-<output>/<entry>/result.json        the numbers, beside the published ones and the control
+<output>/<entry>/result.json        the numbers, beside the published ones and, once it has answered too, the control
 <output>/<entry>/rows.jsonl         a row for each asked sample
 <output>/<entry>/native/            predictions (and truth, where not the official file) that the metric read
 <output>/<entry>/native_control/    the same of plain SAM2
@@ -22,6 +22,7 @@ from tpo_core.config.base import identity
 from tpo_core.data.sample import Sample
 from tpo_core.data.shards import ShardSet
 from tpo_core.errors import TpoError
+from tpo_core.evaluation import captions
 from tpo_core.evaluation.answerers import Spec
 from tpo_core.evaluation.asking import GROUND, Ask, asks_of, wanted
 from tpo_core.evaluation.native import BENCHMARKS, Answered, Files
@@ -37,7 +38,8 @@ from tpo_core.metrics.report import Report, flat
 from tpo_core.storage import local
 from tpo_core.storage.uri import is_local, join, scratch_dir, write_bytes, write_json
 
-ANSWERS_VERSION = 3  # raise it when the same model would be asked otherwise, or more of its answer is kept
+ANSWERS_VERSION = 4  # raise it when the same model would be asked otherwise, or more of its answer is kept
+NO_CONTROL = "Plain SAM2, the control, has no numbers here: --sam2 of evaluate.py names it."
 Echo = Callable[[str], None]
 
 
@@ -52,15 +54,29 @@ class Settings:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one entry lies: its shard set, its data set, and the folder of its results (paths or URIs)."""
+    """Where one entry lies: its shard set, its data set, and the folder of its results (paths or URIs). sparse: whether
+    the shard set leaves samples of the data set out, as with a limit."""
 
     shards: str
     root: str
     output: str
+    sparse: bool = False
 
 
-def chosen(entry: Entry, shards: ShardSet, limit: int | None) -> dict[int, Sample]:
-    """The samples that are asked, by number. TpoError when the data set has none with labels for this entry."""
+@dataclass(frozen=True)
+class Chosen:
+    """The samples that are asked, by number. whole: whether these are all that the data set has, so that what could not
+    be read was asked for too. subtitles: as of `captions.files_of`, of all media of the shard set: another limit is no
+    other digest."""
+
+    samples: dict[int, Sample]
+    whole: bool
+    subtitles: dict[str, str] | None
+
+
+def chosen(entry: Entry, place: Place, limit: int | None) -> Chosen:
+    """What is asked. TpoError when the data set has no sample with labels for this entry, or lacks all subtitles."""
+    shards = ShardSet.open(place.shards)
     found = {number: sample for number, sample in enumerate(shards.samples(PART)) if wanted(entry, sample)}
     if not found:
         raise TpoError(
@@ -68,25 +84,23 @@ def chosen(entry: Entry, shards: ShardSet, limit: int | None) -> dict[int, Sampl
             " and `where` of the entry"
         )
     numbers, count = list(found), len(found) if limit is None else min(limit, len(found))
-    return {(n := numbers[i * len(numbers) // count]): found[n] for i in range(count)}
+    return Chosen(
+        {(n := numbers[i * len(numbers) // count]): found[n] for i in range(count)},
+        not entry.where and not place.sparse and count == len(found),
+        captions.files_of(entry, place.root, shards.samples(PART)),
+    )
 
 
-def run_entry(
-    entry: Entry, spec: Spec, control: Spec | None, place: Place, settings: Settings, pool: Pool, echo: Echo
-) -> dict[str, Any]:
-    """Asks, scores and writes one entry; returns the content of result.json.
+def run_entry(entry: Entry, spec: Spec, place: Place, settings: Settings, pool: Pool, echo: Echo) -> dict[str, Any]:
+    """Asks, scores and writes one entry; returns the content of result.json, without a control.
 
-    control: who is asked besides, where the entry has a control. Answers that are there are not asked for again.
+    Answers that are there are not asked for again.
     """
     shards = ShardSet.open(place.shards)
-    samples = chosen(entry, shards, settings.limit)
-    whole = settings.limit is None and not entry.where
-    answered, digest = answers_of(entry, spec, samples, place, settings, pool, echo)
-    report, command = scored(entry, answered, place, whole, "native")
-    compared = None
-    if entry.control and control is not None:
-        others, _ = answers_of(entry, control, samples, place, settings, pool, echo)
-        compared = flat(scored(entry, others, place, whole, "native_control")[0].result)
+    asked = chosen(entry, place, settings.limit)
+    silent = captions.missing(entry, asked.subtitles, asked.samples.values())
+    answered, digest = answers_of(entry, spec, asked, place, settings, pool, echo)
+    report, command = scored(entry, answered, place, asked.whole, "native")
     benchmark = BENCHMARKS[entry.metric]
     rows = [row_of(entry, benchmark, one, report.per_item.get(benchmark.key(one.sample)), shards) for one in answered]
     write_bytes(join(place.output, "rows.jsonl"), "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -97,9 +111,12 @@ def run_entry(
         "implementation": report.implementation,
         "metrics": _strict(flat(report.result)),
         "published": {} if entry.published is None else _published(entry),
-        **counts_of(report, shards, whole and truth_of(entry, place) is None),
+        **counts_of(report, shards, asked.whole and truth_of(entry, place) is None),
+        "whole": asked.whole,
+        "without_subtitles": silent,
         "activation": activation_of(entry, answered),
-        "control": None if compared is None else _strict(compared),
+        "control": None,
+        "notes": notes_of(entry, silent),
         "model": spec.name,
         "digest": digest,
         "command": command,
@@ -108,18 +125,40 @@ def run_entry(
     return result
 
 
-def answers_of(
+def with_control(
     entry: Entry,
-    spec: Spec,
-    samples: Mapping[int, Sample],
+    control: Spec,
+    result: Mapping[str, Any],
     place: Place,
     settings: Settings,
     pool: Pool,
     echo: Echo,
+) -> dict[str, Any]:
+    """The result of an entry with the numbers of another who is asked the same, written over the one without."""
+    asked = chosen(entry, place, settings.limit)
+    others, _ = answers_of(entry, control, asked, place, settings, pool, echo)
+    report, _ = scored(entry, others, place, asked.whole, "native_control")
+    notes = [note for note in result["notes"] if note != NO_CONTROL]
+    compared = {**result, "control": _strict(flat(report.result)), "notes": notes}
+    write_json(join(place.output, "result.json"), compared)
+    return compared
+
+
+def notes_of(entry: Entry, silent: int | None) -> list[str]:
+    """What is to be known beside the numbers of an entry without a control, a sentence each. silent: media without a
+    file of subtitles, where these are shown."""
+    notes = [f"{silent} media have no file of subtitles and were asked without."] if silent else []
+    notes += [NO_CONTROL] if entry.control else []
+    return notes + ([entry.published.note] if entry.published is not None and entry.published.note else [])
+
+
+def answers_of(
+    entry: Entry, spec: Spec, asked: Chosen, place: Place, settings: Settings, pool: Pool, echo: Echo
 ) -> tuple[list[Answered], str]:
     """Each sample with its answers, and the digest under which these are kept."""
+    samples = asked.samples
     asks = [ask for number, sample in samples.items() for ask in asks_of(entry, number, sample)]
-    digest = digest_of(entry, spec, ShardSet.open(place.shards).digest, settings)
+    digest = digest_of(entry, spec, ShardSet.open(place.shards).digest, asked.subtitles, settings)
     pieces = Pieces(join(place.output, "answers", digest[:16]))
     work = Work(spec, entry, place.shards, place.root, pieces, settings.max_new_tokens)
     records = ask_all(work, by_media(asks, samples), settings.batch_size, pool, echo)
@@ -137,12 +176,15 @@ def by_media(asks: Sequence[Ask], samples: Mapping[int, Sample]) -> list[Ask]:
     return sorted(asks, key=lambda ask: [media.uri for media in samples[ask.sample].media])
 
 
-def digest_of(entry: Entry, spec: Spec, shards_digest: str, settings: Settings) -> str:
+def digest_of(
+    entry: Entry, spec: Spec, shards_digest: str, subtitles: Mapping[str, str] | None, settings: Settings
+) -> str:
     """What answers have in common that may be used for one another."""
     asked = {
         "version": ANSWERS_VERSION,
         "model": spec.identity(),
         "shards": shards_digest,
+        "subtitles": subtitles,
         "entry": identity(entry),
         "max_new_tokens": settings.max_new_tokens,
     }

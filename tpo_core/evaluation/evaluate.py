@@ -25,7 +25,9 @@ from tpo_core.evaluation.latency import latency
 from tpo_core.evaluation.measure import Scored, measure
 from tpo_core.models.source import identify, local_path
 from tpo_core.models.tpo import SETTINGS, TpoModel
+from tpo_core.storage.uri import exists, join
 
+EVALUATION_VERSION = 4  # raise it when the same model would get other numbers; 4: choices are asked too
 GALLERY_TASKS = ("region", "moment", "mask", "track")
 
 
@@ -42,13 +44,19 @@ def evaluate_part(
     """Runs the model over a part and writes the folder above. Returns {metrics, counts, baseline, asked}.
 
     What is there already is returned when it answers the same question (of an evaluation that was cut off at another
-    part), and measured anew when the model, the shards or the evaluation section of the recipe are others.
+    part), and measured anew when the model, the shards, the evaluation section of the recipe or the code are others.
     """
     torch.set_num_threads(threads)
     folder = output / part
     finished = folder / "metrics.json"
     shards = ShardSet.open(shards_uri)
-    asked = {"model": identify(model_uri), "shards": shards.digest, "evaluation": identity(recipe.evaluation)}
+    asked = {
+        "version": EVALUATION_VERSION,
+        "model": identify(model_uri, whole=True),
+        "built_by": built_by(recipe, model_uri),
+        "shards": shards.digest,
+        "evaluation": identity(recipe.evaluation),
+    }
     if finished.exists() and (result := json.loads(finished.read_text()))["asked"] == asked:
         return result
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,6 +80,12 @@ def evaluate_part(
     aside.write_text(json.dumps(result, indent=1))
     os.replace(aside, finished)
     return result
+
+
+def built_by(recipe: Recipe, model_uri: str) -> dict[str, Any] | None:
+    """What of the recipe makes the model that `load_model` gives: of a base the model section; None of one that
+    training saved with its own. A name on the hub is taken for a base, so that nothing is fetched."""
+    return None if exists(join(model_uri, SETTINGS)) else identity(recipe.model)
 
 
 def load_model(recipe: Recipe, model_uri: str) -> TpoModel:

@@ -17,17 +17,17 @@ from tpo_core.data.sample import Box, Rle
 class Record:
     """The answer to the request `key`: its text, the heads that it called, and what the first call of the right head
     gave. box: xyxy pixels. windows: (start_s, end_s, score), best first. Both are what the model said, be it a NaN or
-    an end before its start: the metric rejects and counts that. clips: (start_s, end_s, saliency) in order, where the
-    head tells highlights. boxes and masks: by number of the frame in the
-    original, None where the object is not seen; of other frames the answer says nothing. seconds: what the request took
-    in its batch. failure: why there is no answer, in one line; None where there is one."""
+    an end before its start: the metric rejects and counts that. clips: (start_s, end_s, saliency) in order, of a model
+    whose head tells highlights, none where it was not called; None of any other model. boxes and masks: by number of
+    the frame in the original, None where the object is not seen; of other frames the answer says nothing. seconds: what
+    the request took in its batch. failure: why there is no answer, in one line; None where there is one."""
 
     key: str
     text: str = ""
     activated: tuple[str, ...] = ()
     box: Box | None = None
     windows: tuple[tuple[float, float, float], ...] = ()
-    clips: tuple[tuple[float, float, float], ...] = ()
+    clips: tuple[tuple[float, float, float], ...] | None = None
     boxes: dict[int, Box | None] | None = None
     masks: dict[int, Rle | None] | None = None
     seconds: float = 0.0
@@ -45,7 +45,8 @@ class Record:
         """The inverse of `line`. ValueError, KeyError or TypeError for anything else."""
         row: dict[str, Any] = json.loads(line)
         for name in ("activated", "windows", "clips"):
-            row[name] = tuple(tuple(item) if isinstance(item, list) else item for item in row[name])
+            if row[name] is not None:
+                row[name] = tuple(tuple(item) if isinstance(item, list) else item for item in row[name])
         row["box"] = row["box"] and tuple(row["box"])
         if row["boxes"] is not None:
             row["boxes"] = {int(frame): box and tuple(box) for frame, box in row["boxes"].items()}

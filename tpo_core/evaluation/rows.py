@@ -13,7 +13,7 @@ from tpo_core.data.shards import ShardSet
 from tpo_core.evaluation import truth
 from tpo_core.evaluation.asking import choice_text
 from tpo_core.evaluation.native import Answered, Benchmark
-from tpo_core.evaluation.record import everywhere
+from tpo_core.evaluation.record import Record, everywhere
 from tpo_core.evaluation.suite import Entry
 from tpo_core.metrics import boxes, moments, tracks
 
@@ -46,28 +46,32 @@ def row_of(
 
 
 def failure_of(entry: Entry, benchmark: Benchmark, one: Answered) -> str | None:
-    """A code for why a sample has no answer that counts; None for one that is right or wrong like any other."""
+    """A code for why a sample has no answer that counts, or heads were called for one that does as they should not be;
+    None for one that is right or wrong like any other."""
     for record in (one.answer, one.ground):
         if record is not None and record.failure is not None:
             return record.failure.partition(":")[0]
-    if entry.task in CHOICES:
-        text = one.answer.text
-        if not text.strip():
-            return "empty_reply"
-        if benchmark.reply is not None and not benchmark.reply(one.sample, text):
-            return "unparsed_reply"
-        return "missed_activation" if one.ground is not None and not one.ground.windows else None
-    if entry.task == "qa":
-        return None if one.answer.text.strip() else "empty_reply"
+    text = one.answer.text
+    if entry.task not in truth.HEAD_OF and not text.strip():
+        return "empty_reply"
+    if benchmark.reply is not None and not benchmark.reply(one.sample, text):
+        return "unparsed_reply"
+    requests = [(entry.task, one.answer), *([] if one.ground is None else [("moment", one.ground)])]
+    reasons = (_no_right_call(task, record) for task, record in requests)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _no_right_call(task: str, record: Record) -> str | None:
+    """What is wrong with the calls of heads in an answer that was given, or with what they gave."""
     given: dict[str, Any] = {
-        "region": one.answer.box,
-        "moment": one.answer.windows,
-        "mask": one.answer.masks,
-        "track": one.answer.boxes,
+        "region": record.box,
+        "moment": record.windows,
+        "mask": record.masks,
+        "track": record.boxes,
     }
-    if given[entry.task]:
-        return None
-    return "no_prediction" if truth.HEAD_OF[entry.task] in one.answer.activated else "missed_activation"
+    if task in given and truth.HEAD_OF[task] in record.activated and not given[task]:
+        return "no_prediction"
+    return truth.wrong_activation(task, record.activated)
 
 
 def _number(value: Any) -> bool:

@@ -29,6 +29,7 @@ class Published(Config):
     source: str = Field(min_length=1, description="where they are printed: paper and table")
     videochat2: dict[str, float] = Field(default_factory=dict, description="of VideoChat2")
     videochat_tpo: dict[str, float] = Field(default_factory=dict, description="of VideoChat-TPO")
+    note: str = Field(default="", description="a sentence below the entry: what is printed but not measured here")
 
 
 class Entry(Config):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from tpo_core.data import rle
@@ -26,11 +28,22 @@ MEASURED = {
     "caption": "caption",
 }
 HEAD_OF = {"region": "region", "moment": "temporal", "mask": "mask", "track": "mask"}
+MISSED, OTHER, FALSE = "missed_activation", "other_activation", "false_activation"
 
 
 def measured_task(sample: Sample) -> str | None:
     """Which task the sample is measured as; None for samples that no metric here reads."""
     return MEASURED.get(sample.task)
+
+
+def wrong_activation(task: str, activated: Collection[str]) -> str | None:
+    """What is wrong with the heads that an answer calls; None if they are as the task has it."""
+    head = HEAD_OF.get(task)
+    if head is None:
+        return FALSE if activated else None
+    if head not in activated:
+        return MISSED
+    return None if set(activated) == {head} else OTHER
 
 
 def request_text(sample: Sample) -> str:

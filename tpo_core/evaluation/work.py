@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tpo_core.data.shards import ShardSet
-from tpo_core.data.subtitles import lines_at, parse_srt
-from tpo_core.errors import TpoError
+from tpo_core.data.subtitles import lines_at
+from tpo_core.errors import StorageTroubleError, TpoError, in_one_line
 from tpo_core.evaluation.answerers import Answerer, Spec
 from tpo_core.evaluation.asking import Ask, question_of
+from tpo_core.evaluation.captions import cues_of
 from tpo_core.evaluation.looking import Shown, shown
 from tpo_core.evaluation.pieces import Pieces, batches_of
 from tpo_core.evaluation.record import Record
 from tpo_core.evaluation.suite import Entry
-from tpo_core.storage.uri import exists, join, read_bytes
 
 PART = "test"  # of the shard sets that are made for suites
 TELL_EVERY_S = 10.0
 Pool = Callable[["Work", Sequence[Sequence[Ask]]], Iterator[int]]
+
+
+class HopelessError(TpoError):
+    """What no entry can be blamed for, and all others would meet too: a model that cannot be loaded, a full disk."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,16 @@ class Work:
     max_new_tokens: int
 
     def begin(self) -> Desk:
-        """Loads the model."""
-        return Desk(self, self.spec.open(), ShardSet.open(self.shards_uri))
+        """Loads the model. HopelessError, after whatever was raised, when it cannot be loaded."""
+        shards = ShardSet.open(self.shards_uri)
+        try:
+            answerer = self.spec.open()
+        except Exception as error:
+            told = in_one_line(error)
+            raise HopelessError(
+                told if isinstance(error, TpoError) else f"{self.spec.name} cannot be loaded: {told}"
+            ) from error
+        return Desk(self, answerer, shards)
 
 
 @dataclass(frozen=True)
@@ -50,20 +62,27 @@ class Desk:
     shards: ShardSet
 
     def answer(self, asks: Sequence[Ask]) -> int:
-        """Asks one batch and keeps the answers; returns how many."""
-        records = self.answerer.answer([self._shown(ask) for ask in asks], self.work.max_new_tokens)
-        self.work.pieces.write(records)
-        return len(records)
+        """Asks one batch and keeps the answers; returns how many. A request that cannot be shown fails alone."""
+        requests: list[Shown] = []
+        failed: list[Record] = []
+        for ask in asks:
+            try:
+                requests.append(self._shown(ask))
+            except StorageTroubleError:  # no matter of the request
+                raise
+            except TpoError as error:
+                failed.append(Record(ask.key, failure=f"not_asked: {error}"))
+        answered = self.answerer.answer(requests, self.work.max_new_tokens) if requests else []
+        self.work.pieces.write([*answered, *failed])
+        return len(asks)
 
     def _shown(self, ask: Ask) -> Shown:
         entry, sample = self.work.entry, self.shards.samples(PART)[ask.sample]
         lines: list[str] = []
         if entry.subtitles is not None and sample.media:
             times_s = self.shards.media(sample.media[0].uri).times_s
-            name = sample.media[0].uri.rpartition("/")[2].partition(".")[0]
-            uri = join(self.work.root, entry.subtitles.replace("{name}", name))
             # Not all videos of Video-MME have subtitles; those are asked without.
-            lines = lines_at(parse_srt(read_bytes(uri), uri), times_s.tolist()) if exists(uri) else []
+            lines = lines_at(cues_of(entry, self.work.root, sample.media[0].uri), times_s.tolist())
         question = question_of(entry, sample, ask.form, lines)
         task = "moment" if ask.form == "ground" else entry.task
         return shown(self.shards, ask, task, question, entry.frames)

@@ -13,7 +13,7 @@ from tests.media_files import write_media
 from tpo_core.data.readers import READERS
 from tpo_core.data.sample import Sample
 from tpo_core.data.shards import write_manifest, write_samples
-from tpo_core.evaluation.bench import Place, Settings, run_entry
+from tpo_core.evaluation.bench import Place, Settings, run_entry, with_control
 from tpo_core.evaluation.looking import Shown
 from tpo_core.evaluation.record import Record
 from tpo_core.evaluation.suite import Entry
@@ -112,7 +112,15 @@ class Bench:
 
     def run(self, spec, control=None, limit=None, batch_size=2, pool=in_process) -> dict:
         settings = Settings(batch_size=batch_size, max_new_tokens=8, limit=limit)
-        return run_entry(self.entry, spec, control, self.place, settings, pool, self.lines.append)
+        result = run_entry(self.entry, spec, self.place, settings, pool, self.lines.append)
+        if control is None:
+            return result
+        return with_control(self.entry, control, result, self.place, settings, pool, self.lines.append)
+
+    @property
+    def sparse(self) -> "Bench":
+        """The same as if the data set had more samples than were preprocessed."""
+        return replace(self, place=replace(self.place, sparse=True))
 
     def rows(self) -> list[dict]:
         return [json.loads(line) for line in (Path(self.place.output) / "rows.jsonl").read_text().splitlines()]

@@ -1,7 +1,7 @@
 """Samples with a known truth, their shard set, and a model that answers as it is told."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,9 +98,12 @@ class FakeModel:
     """Answers by a function of the example; remembers the size of each batch and the media asked for."""
 
     reply: Callable[[Example], Answer] = right_answer
-    heads: tuple[str, ...] = ("region", "temporal", "mask")
+    heads: Collection[str] = ("region", "temporal", "mask")
     batches: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.heads = dict.fromkeys(self.heads)
 
     def chat(self, examples: list[Example], max_new_tokens: int) -> list[Answer]:
         self.batches.append(len(examples))

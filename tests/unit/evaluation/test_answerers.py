@@ -9,7 +9,7 @@ import torch
 from tests.tiny_sam2 import random_clip, tiny_sam2
 from tests.unit.evaluation.conftest import BOX, FakeModel, answer_with, make_example, write_shards
 from tests.unit.models.conftest import base, config, make_model  # noqa: F401
-from tpo_core.config.model import Sam2MaskConfig
+from tpo_core.config.model import CgDetrConfig, Sam2MaskConfig
 from tpo_core.data import rle
 from tpo_core.data.record import Target, Turn
 from tpo_core.data.shards import MediaRow, ShardSet
@@ -20,6 +20,7 @@ from tpo_core.evaluation.following import Prompted, follow_all, prompts_only
 from tpo_core.evaluation.looking import Clip, Shown, shown
 from tpo_core.evaluation.record import Record, everywhere, plain_box
 from tpo_core.heads.base import BoxPrediction, SpanPrediction
+from tpo_core.heads.cgdetr.head import CgDetrHead
 from tpo_core.heads.sam2.frozen import FrozenSam2
 from tpo_core.heads.sam2.head import Sam2MaskHead, follow
 from tpo_core.models.tpo import Answer
@@ -70,6 +71,49 @@ def test_saliency_is_kept_with_the_clips_that_it_is_of():
     model = FakeModel(lambda example: Answer("", [], [("temporal", found)], ["temporal"]))
     (record,) = ModelAnswerer(model).answer([request("moment")], 8)
     assert Record.of_line(record.line()).clips == ((0.0, 1.5, -0.25), (1.5, 3.0, 2.0))
+
+
+def test_a_head_that_tells_highlights_tells_none_of_a_request_that_it_missed():
+    missed = FakeModel(lambda example: answer_with(text="No."))
+    missed.heads["temporal"] = CgDetrHead(CgDetrConfig(), 8, 8)
+    assert [record.clips for record in ModelAnswerer(missed).answer([request("moment"), request("qa")], 8)] == [
+        (),
+        None,
+    ]
+    missed.heads["temporal"] = "another head"
+    assert ModelAnswerer(missed).answer([request("moment")], 8)[0].clips is None
+    assert Record.of_line(Record("k", clips=()).line()).clips == ()
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "head", "field", "value"),
+    [
+        ("region", "[0.1, 0.1, 0.5, 0.5]", "region", "box", pytest.approx(BOX)),
+        ("moment", "From 2.0 to 6.0 seconds.", "temporal", "windows", ((2.0, 6.0, 1.0),)),
+        (
+            "track",
+            "[0.1, 0.1, 0.5, 0.5] none",
+            "mask",
+            "boxes",
+            {0: pytest.approx(BOX), 4: pytest.approx(BOX), 8: None, 12: None},
+        ),
+    ],
+)
+def test_of_a_model_without_the_head_the_text_is_read(task, text, head, field, value):
+    def answered(heads):
+        model = FakeModel(lambda example: answer_with(text=text), heads=heads)
+        return ModelAnswerer(model).answer([request(task)], 8)[0]
+
+    found = answered(())
+    assert (getattr(found, field), found.activated) == (value, (head,))
+    missed = answered((head,))
+    assert (getattr(missed, field) or None, missed.activated) == (None, ())
+
+
+def test_a_mask_that_is_written_out_is_the_box():
+    model = FakeModel(lambda example: answer_with(text="[0.1, 0.1, 0.5, 0.5]"), heads=())
+    (record,) = ModelAnswerer(model).answer([request("mask")], 8)
+    assert [rle.decode(record.masks[frame]).sum() for frame in (0, 4, 8, 12)] == [12 * 16] * 4
 
 
 @pytest.mark.parametrize("box", [(20.0, 3.0, 4.0, 15.0), (NAN, 3.0, 20.0, 15.0), (4.0, 3.0, 4.0, 15.0)])

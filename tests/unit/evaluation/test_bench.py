@@ -95,7 +95,7 @@ def test_a_row_says_what_was_asked_answered_and_true(mvbench):
         "truth": "y",
         "prediction": "B) y",
         "scores": {"right": 1.0},
-        "failure": None,
+        "failure": "false_activation",
     }
 
 
@@ -150,13 +150,27 @@ def test_samples_that_were_not_read_stay_in_the_denominator(tmp_path):
     assert result["rejected"] == {"unread_media_missing": 3}
 
 
+def test_a_limit_that_cuts_nothing_leaves_what_was_not_read_in_the_denominator(tmp_path):
+    root = mvbench_layout(tmp_path / "mvbench", {"moving_count": 2})
+    entry = entry_of("mvbench", "choice", "mvbench", prompt="best_option")
+    bench = bench_of(tmp_path, entry, root, rejected={"media_missing": 3})
+    counts = {}
+    for name, ran in (("uncut", bench), ("sparse", bench.sparse)):
+        result = ran.run(Scripted(text("B) y")), limit=2)
+        counts[name] = (result["asked"], result["whole"])
+    cut = bench.run(Scripted(text("B) y")), limit=1)
+    assert counts == {"uncut": (5, True), "sparse": (2, False)}
+    assert (cut["asked"], cut["whole"]) == (1, False)
+    assert cut["rejected"] == {"unread_media_missing": 3}
+
+
 def test_only_samples_with_the_values_of_where_are_asked(tmp_path):
     root = mvbench_layout(tmp_path / "mvbench", {"action_antonym": 1, "moving_count": 2})
     entry = entry_of("mvbench", "choice", "mvbench", prompt="letter", where={"task_type": "Moving Count"})
     model = Scripted(text("B"))
     result = bench_of(tmp_path, entry, root).run(model)
     assert [key.rpartition("/")[2] for key in model.asked] == ["moving_count-0", "moving_count-1"]
-    assert result["asked"] == 2
+    assert (result["asked"], result["whole"]) == (2, False)
     assert model.shown[0].example.sample.turns[0].text.endswith("Answer with the letter of the right option alone.")
 
 
@@ -168,10 +182,16 @@ def test_an_entry_without_samples_is_a_mistake(tmp_path):
 
 
 def test_published_numbers_are_carried_along(mvbench):
-    numbers = {"source": "table 2", "videochat2": {"Avg": 60.4}, "videochat_tpo": {"Avg": 66.8}}
+    numbers = {
+        "source": "table 2",
+        "note": "Printed too: 77.7.",
+        "videochat2": {"Avg": 60.4},
+        "videochat_tpo": {"Avg": 66.8},
+    }
     entry = entry_of("mvbench", "choice", "mvbench", prompt="best_option", published=numbers)
     result = replace(mvbench, entry=entry).run(Scripted(text("B")))
     assert result["published"] == {"videochat2": {"Avg": 60.4}, "videochat_tpo": {"Avg": 66.8}}
+    assert result["notes"] == ["Printed too: 77.7."]
 
 
 def test_a_grounded_question_is_asked_twice(tmp_path, capsys):

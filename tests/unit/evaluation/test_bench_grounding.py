@@ -13,6 +13,8 @@ from PIL import Image
 from tests.unit.evaluation.benches import FORMATS, Scripted, bench_of, entry_of
 from tpo_core.data import rle
 from tpo_core.data.shards import ShardSet
+from tpo_core.errors import TpoError
+from tpo_core.evaluation.bench import NO_CONTROL
 from tpo_core.evaluation.native.moments import saliency_of
 from tpo_core.evaluation.record import Record
 from tpo_core.evaluation.report.footage import of_sets
@@ -98,9 +100,16 @@ def test_qvhighlights_saliency(tmp_path, capsys, truth):
 
 def test_a_head_that_scores_no_clips_has_no_numbers_of_highlights(tmp_path):
     entry = entry_of("qvhighlights", "moment", "qvhighlights", implementation="cgdetr", split="train")
-    result = bench_of(tmp_path, entry, FORMATS / "qvhighlights").run(saying(()))
+    result = bench_of(tmp_path, entry, FORMATS / "qvhighlights").run(saying(None))
     assert result["metrics"]["brief/MR-full-mAP"] == 0.0
     assert not [name for name in result["metrics"] if "HL-" in name]
+
+
+def test_a_head_that_tells_highlights_and_is_never_called_has_none_right(tmp_path):
+    entry = entry_of("qvhighlights", "moment", "qvhighlights", implementation="cgdetr", split="train")
+    missed = Scripted(lambda asked: Record(asked.ask.key, "No.", clips=()))
+    metrics = bench_of(tmp_path, entry, FORMATS / "qvhighlights").run(missed)["metrics"]
+    assert metrics["brief/HL-min-VeryGood-mAP"] == metrics["brief/HL-min-VeryGood-Hit1"] == 0.0
 
 
 def saying(clips, name="scripted"):
@@ -233,7 +242,7 @@ def test_tracks_go_back_to_the_origin_of_lasot(tmp_path, lasot, capsys):
     assert rescored(official, capsys)["result"]["AUC"] == official["metrics"]["AUC"]
     first = Path(bench.place.output, "native/predictions/bear-4.txt").read_text().splitlines()[0]
     assert first == "11.0,6.0,10.0,10.0"
-    own = bench.run(following(perfect), limit=1)  # against the truth that was written from the samples
+    own = bench.sparse.run(following(perfect))  # against the truth that was written from the samples
     assert own["metrics"] == official["metrics"]
     (row,) = bench.rows()
     assert row["truth"][2] is None
@@ -263,7 +272,7 @@ def test_got10k_from_truth_that_was_written_again(tmp_path, capsys):
     official = bench.run(following(boxes))
     assert official["metrics"]["sr_0.5"] == 0.5  # of the two visible frames after the first
     numbers = {name: value for name, value in official["metrics"].items() if name != "speed_fps"}
-    own = bench.run(following(boxes), limit=1)
+    own = bench.sparse.run(following(boxes))
     assert {name: value for name, value in own["metrics"].items() if name != "speed_fps"} == numbers
     assert rescored(own, capsys)["result"]["ao"] == own["metrics"]["ao"]
 
@@ -299,7 +308,7 @@ def test_masks_of_mevis(tmp_path, capsys):
     result = bench.run(painted({"v-0": "first", "v-1": "second"}))
     assert result["metrics"]["J"] == pytest.approx((1 + 2 / 3) / 2)
     assert rescored(result, capsys)["result"] == result["metrics"]
-    own = bench.run(painted({"v-0": "first", "v-1": "second"}), limit=2)
+    own = bench.sparse.run(painted({"v-0": "first", "v-1": "second"}))
     assert own["metrics"] == result["metrics"]
     first = bench.rows()[0]
     assert first["scores"]["j"] == 1.0
@@ -332,6 +341,20 @@ def test_plain_sam2_is_scored_beside_the_model(tmp_path):
     assert result["metrics"]["J"] == pytest.approx(1 / 6)  # nothing is right on the frame without the object
     assert result["control"]["J"] == pytest.approx((1 + 2 / 3) / 2)
     assert bench.run(model)["control"] is None
+
+
+def test_a_control_that_fails_leaves_the_numbers_of_the_model(tmp_path):
+    entry = entry_of("mevis", "mask", "mevis", split="valid_u", control=True)
+    bench = bench_of(tmp_path, entry, mevis(tmp_path / "m"))
+    control = Scripted(lambda asked: Record(asked.ask.key, failure="not_asked: no box"), name="plain SAM2")
+    with pytest.raises(TpoError, match="none of 2 requests could be asked"):
+        bench.run(painted({"v-0": "first", "v-1": "second"}), control)
+    result = uris.read_json(f"{bench.place.output}/result.json")
+    assert (result["metrics"]["J"], result["control"]) == (pytest.approx((1 + 2 / 3) / 2), None)
+    assert result["notes"] == [NO_CONTROL]
+    assert len(bench.rows()) == 2
+    mended = painted({"v-0": "first", "v-1": "second"})
+    assert bench.run(painted({}), mended)["notes"] == []
 
 
 def test_everything_may_lie_in_a_bucket(tmp_path, bucket):

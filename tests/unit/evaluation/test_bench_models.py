@@ -15,6 +15,7 @@ from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
 from tpo_core.evaluation import answerers
 from tpo_core.evaluation.answerers import ModelSpec, Sam2Spec
+from tpo_core.models.tpo import Answer
 
 
 @pytest.fixture
@@ -46,6 +47,25 @@ def test_a_base_without_heads_misses_and_is_another_model(recipe, moments, base)
     assert result["metrics"]["brief/MR-full-R1@0.3"] == 0.0
     assert result["activation"]["missed"] == 1.0
     assert {row["failure"] for row in moments.rows()} == {"missed_activation"}
+
+
+def test_a_base_that_writes_a_moment_is_scored_by_it(recipe, moments, make_model, base, monkeypatch):  # noqa: F811
+    model = make_model(heads=[])
+    monkeypatch.setattr(
+        model, "chat", lambda examples, most: [Answer("2.0 to 6.0 seconds", [], [], [])] * len(examples)
+    )
+    monkeypatch.setattr(answerers, "load_model", lambda recipe, uri: model)
+    result = moments.run(ModelSpec(recipe, str(base)))
+    assert result["metrics"]["brief/MR-full-R1@0.5"] == 100.0
+    assert result["activation"]["missed"] == 0.0
+
+
+def test_a_base_is_another_model_when_the_recipe_builds_it_otherwise(recipe, base, make_model, tmp_path):  # noqa: F811
+    other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"frame_size": 64})})
+    make_model().save_pretrained(tmp_path / "saved")
+    same = {str(base): False, str(tmp_path / "saved"): True}
+    for uri, expected in same.items():
+        assert (ModelSpec(recipe, uri).identity() == ModelSpec(other, uri).identity()) is expected
 
 
 def test_a_base_is_asked_for_letters(recipe, base, tmp_path):  # noqa: F811

@@ -33,7 +33,7 @@ def evaluated(recipe, shards_path, tmp_path, monkeypatch):
     """Evaluates `model` on part val as often as it is called; counts how often a model was loaded."""
     loaded = []
 
-    def run(model, part="val", name="a"):
+    def run(model, part="val", name="a", recipe=recipe):
         monkeypatch.setattr(subject, "load_model", lambda recipe, uri: loaded.append(name) or model)
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
@@ -75,6 +75,20 @@ def test_another_model_is_measured_though_a_result_is_there(evaluated):
     assert evaluated.loaded == ["a", "b"]
     assert (right["metrics"]["val/region/miou"], wrong["metrics"]["val/region/miou"]) == (1.0, 0.0)
     assert not (evaluated.folder / "gallery").exists()
+
+
+def test_numbers_of_other_code_are_not_taken(evaluated, monkeypatch):
+    evaluated(FakeModel())
+    monkeypatch.setattr(subject, "EVALUATION_VERSION", subject.EVALUATION_VERSION + 1)
+    evaluated(FakeModel())
+    assert evaluated.loaded == ["a", "a"]
+
+
+def test_a_base_that_the_recipe_builds_otherwise_is_measured_again(evaluated, recipe):
+    evaluated(FakeModel())
+    other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"frame_size": 64})})
+    evaluated(FakeModel(), recipe=other)
+    assert evaluated.loaded == ["a", "a"]
 
 
 def test_a_part_that_was_cut_off_is_measured_again(evaluated):

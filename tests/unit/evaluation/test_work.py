@@ -1,6 +1,5 @@
 """Answers are kept batch by batch: what was answered is not asked again, and a model is loaded only to ask."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -125,28 +124,3 @@ def test_progress_tells_the_time_that_is_left(bench, monkeypatch):
     bench.run(Scripted(text("B")), batch_size=3)
     assert [line.rpartition("  ")[0] for line in bench.lines] == ["mvbench  3/7", "mvbench  6/7", "mvbench  7/7"]
     assert bench.lines[0].endswith(" s left")
-
-
-def test_subtitles_at_the_frames_stand_before_the_question(tmp_path):
-    root = tmp_path / "vmme"
-    (root / "subtitle").mkdir(parents=True)
-    (root / "subtitle/abc.srt").write_text(
-        "1\n00:00:04,000 --> 00:00:06,000\nHello.\n\n2\n00:01:00,000 --> 00:01:01,000\nBye.\n"
-    )
-    row = {
-        "video_id": "1", "videoID": "abc", "duration": "short", "domain": "d", "sub_category": "s", "task_type": "t",
-        "question_id": "1-1", "question": "Who?", "options": ["A. x", "B. y", "C. z", "D. w"], "answer": "B",
-    }  # fmt: skip
-    (root / "rows.json").write_text(
-        json.dumps([row, {**row, "videoID": "other", "video_id": "2", "question_id": "2-1"}])
-    )
-    entry = entry_of(
-        "video_mme", "choice", "video_mme", prompt="best_option", subtitles="subtitle/{name}.srt",
-        options={"file": "rows.json"},
-    )  # fmt: skip
-    model = Scripted(text("B"))
-    bench = bench_of(tmp_path, entry, root)
-    assert bench.run(model)["metrics"]["entire dataset/Overall"] == 100.0
-    asked = {shown.ask.key: shown.example.sample.turns[1].text for shown in model.shown}
-    assert asked["video_mme/test/1-1"].startswith("Subtitles of this video:\nHello.\nQuestion: Who?")
-    assert asked["video_mme/test/2-1"].startswith("Question: Who?")

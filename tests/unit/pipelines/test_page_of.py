@@ -45,8 +45,13 @@ def test_parts_that_a_command_measures_have_a_page(tmp_path, shards_uri, monkeyp
     monkeypatch.setattr(evaluate, "connect", lambda recipe: nullcontext())
     monkeypatch.setattr(evaluate, "on_cluster", measured)
     arguments = ["--recipe", "quickstart", "--model", "mine", "--shards", shards_uri, "--output", str(tmp_path / "out")]
-    assert evaluate.main(arguments) == 0
-    assert capsys.readouterr().out.endswith(f"report  {tmp_path}/out/report.html\n")
+    assert evaluate.main([*arguments, f"work_uri={tmp_path}/work"]) == 0
+    uri = f"sqlite:///{tmp_path}/work/mlflow/mlflow.db"
+    said = f"report  {tmp_path}/out/report.html\nMLflow  {uri}, run quickstart: mine\n"
+    assert capsys.readouterr().out.endswith(said)
+    client = connect(uri)
+    (run,) = client.search_runs([experiment_id(client, "tpo", uri)])
+    assert run.data.metrics["test/region/miou"] == 1.0
     assert "quickstart: mine" in (tmp_path / "out" / "report.html").read_text()
 
 

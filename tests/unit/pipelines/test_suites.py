@@ -1,8 +1,10 @@
 """pipelines/evaluate.py --suite: what it would ask, what it refuses before anything is spent, and what it leaves."""
 
+import errno
 import json
 import re
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ from tests.unit.evaluation.test_bench import mvbench_layout
 from tpo_core.config.base import identity
 from tpo_core.config.load import load_recipe
 from tpo_core.errors import TpoError
+from tpo_core.evaluation.bench import NO_CONTROL
 from tpo_core.evaluation.suite import Suite
 from tpo_core.evaluation.work import in_process
 from tpo_core.storage.commit import is_committed
-from tpo_core.tracking.server import connect, experiment_id
+from tpo_core.storage.local import disk_full_told
+from tpo_core.tracking.server import connect, default_uri, experiment_id
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def asked(tmp_path):
     published = {"source": "table 2", "videochat2": {"Avg": 60.4}, "videochat_tpo": {"Avg": 66.8}}
     entry = entry_of("mvbench", "choice", "mvbench", prompt="best_option", truth="json", published=published)
     suite = Suite(name="mine", entries=[entry])
-    recipe = load_recipe("quickstart", ["data.root=null"])
+    recipe = load_recipe("quickstart", ["data.root=null", f"work_uri={tmp_path}/work"])
     return Asked(recipe, suite, "model", str(tmp_path / "data"), str(tmp_path / "out"), None, None)
 
 
@@ -35,14 +39,17 @@ def asked(tmp_path):
 def ask(asked, monkeypatch):
     """Runs the suite on shards that were made without a decoder, with a model that answers as it is told."""
 
-    def shards(entry, asked, echo):
+    def shards(entry, asked, step, echo):
         root = asked.root(entry)
         folder = Path(asked.output) / entry.name / "shards"
-        return str(write_bench(folder, read(entry, root)[:: step_of(entry, asked)]))
+        return str(write_bench(folder, read(entry, root)[::step]))
 
-    def run(model, **changes):
+    def run(model, control=None, tracked=False, **changes):
         monkeypatch.setattr(suites, "shards_of", shards)
         monkeypatch.setattr(suites, "ModelSpec", lambda recipe, uri: model)
+        monkeypatch.setattr(suites, "Sam2Spec", lambda source: control)
+        if not tracked:
+            monkeypatch.setattr(suites, "track", lambda *_: "not tracked")
         lines = []
         return run_suite(replace(asked, **changes), lines.append, in_process), lines
 
@@ -111,11 +118,116 @@ def test_an_error_of_the_code_keeps_its_traceback_and_the_other_results(ask, ask
     assert caught.value.__notes__ == ["while bad was evaluated; the other entries have their results"]
 
 
+@dataclass
+class Unloadable(Scripted):
+    """A model that is there and cannot be loaded."""
+
+    def open(self):
+        self.opened += 1
+        raise ValueError("header too large")
+
+
+def two_of(asked, *also):
+    (entry,) = asked.suite.entries
+    later = entry.model_copy(update={"name": "later", "title": "Later"})
+    return Suite(name="mine", entries=[*also, entry, later])
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once(ask, asked, tmp_path):
+    model = Unloadable(text("B"))
+    ran, lines = ask(model, suite=two_of(asked))
+    assert (model.opened, ran.unasked, ran.results) == (1, ["later"], {})
+    assert not [line for line in lines if line.startswith("later")]
+    told = r"^1 of 2 entries failed: mvbench: scripted cannot be loaded: ValueError: h.*; not asked after that: later$"
+    with pytest.raises(TpoError, match=told):
+        ran.check()
+
+
+def test_a_full_disk_ends_a_suite_and_what_was_measured_is_reported(ask, asked, monkeypatch, tmp_path):
+    run_entry = suites.run_entry
+
+    def run(entry, *rest):
+        if entry.name == "mvbench":
+            return run_entry(entry, *rest)
+        with disk_full_told(tmp_path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(suites, "run_entry", run)
+    entry = asked.suite.entries[0]
+    entries = [entry, *(entry.model_copy(update={"name": name}) for name in ("full", "later"))]
+    ran, _ = ask(Scripted(text("B) y")), suite=Suite(name="mine", entries=entries))
+    assert (list(ran.results), list(ran.failed), ran.unasked) == (["mvbench"], ["full"], ["later"])
+    assert (tmp_path / "out/report.md").is_file()
+
+
+def controlled(asked):
+    """The suite with a control, which questions do not have by themselves."""
+    return asked.suite.model_copy(update={"entries": [asked.suite.entries[0].model_copy(update={"control": True})]})
+
+
+def test_a_control_that_fails_costs_no_number(ask, asked, monkeypatch):
+    def fails(*_):
+        raise TpoError("no box")
+
+    monkeypatch.setattr(suites, "with_control", fails)
+    ran, _ = ask(Scripted(text("B) y")), control=Scripted(text("")), sam2="sam", suite=controlled(asked))
+    assert ran.results["mvbench"]["metrics"]["Avg"] == 100.0
+    with pytest.raises(TpoError, match=r"^1 of 1 entries failed: mvbench: no box$"):
+        ran.check()
+
+
+def test_a_control_that_nobody_named_is_told(ask, asked, tmp_path):
+    ran, lines = ask(Scripted(text("B) y")), suite=controlled(asked))
+    assert f"mvbench  {NO_CONTROL}" in lines
+    assert ran.results["mvbench"]["notes"] == [NO_CONTROL]
+    for page in ("report.md", "report.html"):
+        assert "Plain SAM2, the control, has no numbers here" in (tmp_path / "out" / page).read_text()
+
+
+def test_a_report_that_fails_comes_after_the_table(asked, ask, monkeypatch, tmp_path, capsys):
+    def fails(*_, **__):
+        raise TpoError("the report cannot be written")
+
+    monkeypatch.setattr(suites, "write_report", fails)
+    monkeypatch.setattr(evaluate, "connect", lambda recipe: nullcontext())
+    monkeypatch.setattr(evaluate, "run_suite", lambda asked, echo: ask(Scripted(text("B) y")))[0])
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"entries": [json.loads(asked.suite.entries[0].model_dump_json())]}))
+    words = ["--model", "m", "--suite", str(path), "--data-root", asked.data_root, "--output", asked.output]
+    with pytest.raises(TpoError, match=r"^the report cannot be written$"):
+        command(*words)
+    assert re.search(r"mvbench .* 66\.8 ", capsys.readouterr().out)
+
+
+def test_numbers_of_a_part_are_marked(ask, asked):
+    ran, lines = ask(Scripted(text("B) y")), limit=3)
+    assert lines[-3] == "mvbench  Avg 100  scored 3/3 *"
+    table = results_table(asked.suite, ran.results)
+    assert list(table.columns[-1].cells) == ["3/3 *"]
+    assert table.caption.startswith("* of a part of the data set")
+
+
+def test_a_suite_is_tracked_below_the_work_folder_if_nothing_else_is_named(ask, asked, tmp_path):
+    _, lines = ask(Scripted(text("B) y")), tracked=True)
+    uri = default_uri(asked.recipe.work_uri)
+    assert lines[-1] == f"MLflow  {uri}, run mine: model"
+    assert (tmp_path / "work/mlflow/mlflow.db").is_file()
+
+
+def test_a_suite_that_can_be_tracked_nowhere_says_so(ask, asked):
+    recipe = asked.recipe.model_copy(update={"work_uri": "s3://bucket/work"})
+    ran, lines = ask(Scripted(text("B) y")), tracked=True, recipe=recipe)
+    ran.check()
+    assert lines[-1].startswith(
+        "MLflow  not logged: tracking.uri is not set and s3://bucket/work cannot hold a database"
+    )
+
+
 def test_a_suite_is_tracked_where_the_recipe_names_a_server(ask, tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     recipe = load_recipe("quickstart", ["data.root=null", f"tracking.uri={uri}"])
     for _ in range(2):
-        _, lines = ask(Scripted(text("B) y")), recipe=recipe)
+        _, lines = ask(Scripted(text("B) y")), tracked=True, recipe=recipe)
         assert lines[-1] == f"MLflow  {uri}, run mine: model"
     client = connect(uri)
     (run,) = client.search_runs([experiment_id(client, "tpo", uri)])

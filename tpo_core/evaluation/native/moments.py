@@ -18,8 +18,8 @@ from tpo_core.metrics.highlights import CLIP_S
 
 def _windows(given: Sequence[Answered], folder: Path) -> Files:
     """A submission to QVHighlights with a line a query, as `moments.write_qvhighlights` has it, but for windows that it
-    refuses: these keep their place here, where the metric rejects and counts them. Saliency is in it where labels and
-    answer tell it."""
+    refuses: these keep their place here, where the metric rejects and counts them. Saliency is in it where the labels
+    tell it and the model does; of a request that it missed it is empty, which is a miss of the metric too."""
     rows = []
     for one in given:
         about = raw(one.sample)
@@ -29,8 +29,9 @@ def _windows(given: Sequence[Answered], folder: Path) -> Files:
             "vid": about.get("vid", PurePosixPath(one.sample.media[0].uri).stem),
             "pred_relevant_windows": one.answer.windows,
         }
-        if truth.true_saliency(one.sample) is not None and one.answer.clips:
-            row["pred_saliency_scores"] = saliency_of(one.answer.clips, one.sample.media[0].sample_duration_s())
+        clips = one.answer.clips
+        if truth.true_saliency(one.sample) is not None and clips is not None:
+            row["pred_saliency_scores"] = saliency_of(clips, one.sample.media[0].sample_duration_s()) if clips else []
         rows.append(row)
     return Files(write_lines(folder / "predictions.jsonl", rows))
 

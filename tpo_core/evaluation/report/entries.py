@@ -57,8 +57,8 @@ class Rejected(BaseModel):
 
 
 class Result(BaseModel):
-    """result.json. Numbers by their official names, which may be nested; `asked` and `scored` count samples; `command`
-    scores the same files again."""
+    """result.json. Numbers by their official names, which may be nested; `asked` and `scored` count samples, and
+    `whole` says whether the data set has no others; `notes` are sentences; `command` scores the same files again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,9 +70,11 @@ class Result(BaseModel):
     published: dict[str, dict[str, Any]]
     asked: int
     scored: int
+    whole: bool = True
     rejected: dict[str, int | Rejected]
     activation: dict[str, float | None]
     control: dict[str, Any] | None
+    notes: list[str] = []
     model: str
     digest: str
     command: str = ""
@@ -83,7 +85,8 @@ class Entry:
     """One benchmark, or one task of a part, as the report shows it.
 
     references: what the numbers are compared with, label -> official name -> value. activation: shares "false" and
-    "missed" in [0, 1], as far as measured. rejected: counts by reason. rows(): all rows, read anew at each call.
+    "missed" in [0, 1], as far as measured. rejected: counts by reason. rows(): all rows, read anew at each call. whole:
+    whether all samples of the data set were asked. notes: sentences below the numbers.
     """
 
     name: str
@@ -99,6 +102,8 @@ class Entry:
     digest: str
     command: str
     rows: Callable[[], Iterator[Row]]
+    whole: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def read_entry(folder: str) -> Entry:
@@ -122,6 +127,8 @@ def read_entry(folder: str) -> Entry:
         digest=result.digest,
         command=result.command,
         rows=partial(read_rows, uris.join(folder, ROWS)),
+        whole=result.whole,
+        notes=tuple(result.notes),
     )
 
 

@@ -132,6 +132,7 @@ def environment() -> Environment:
     )
     made.filters["points"] = points
     made.globals["names"] = table.NAMES
+    made.globals["of_a_part"] = table.OF_A_PART
     made.globals["plot_wh"] = PLOT_WH
     return made
 

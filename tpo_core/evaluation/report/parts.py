@@ -17,7 +17,6 @@ from tpo_core.storage import uri as uris
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 CONSTANT = "best constant answer"
-MISSED, OTHER, FALSE = "missed_activation", "other_activation", "false_activation"
 
 
 def read_part(folder: str, part: str, references: Mapping[str, Mapping[str, float]]) -> list[Entry]:
@@ -57,17 +56,7 @@ def task_rows(uri: str, task: str) -> Iterator[Row]:
     """The rows of one task, each with the reason of its failure: a head that was not called as it should be."""
     for row in read_rows(uri):
         if row.task == task:
-            yield row.model_copy(update={"failure": failure(row)})
-
-
-def failure(row: Row) -> str | None:
-    """What went wrong before any overlap could be measured; None for nothing."""
-    head = truth.HEAD_OF.get(row.task)
-    if head is None:
-        return FALSE if row.activated else None
-    if head not in row.activated:
-        return MISSED
-    return None if set(row.activated) == {head} else OTHER
+            yield row.model_copy(update={"failure": truth.wrong_activation(row.task, row.activated)})
 
 
 def _below(name: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from tpo_core.evaluation.report.entries import Entry
 
 MISSING, NOT_A_NUMBER = "-", "n/a"
 MOST_HEADLINES = 7  # of an entry in the table over all: NExT-GQA has as many published ones
+OF_A_PART = "* of a part of the data set (--limit, where): samples that could not be read are not in N"
 NAMES = {"false": "false activation", "missed": "missed activation"}
 
 
@@ -87,11 +88,16 @@ def percent(share: float | None) -> str:
 
 def count(entry: Entry) -> str:
     """n/N: samples that the numbers are means over, of those that were asked."""
-    return f"{entry.scored:,}/{entry.asked:,}"
+    return count_text(entry.scored, entry.asked, entry.whole)
+
+
+def count_text(scored: int, asked: int, whole: bool) -> str:
+    """n/N, marked where a part of the data set was asked, since N then counts nothing that could not be read."""
+    return f"{scored:,}/{asked:,}{'' if whole else ' *'}"
 
 
 def markdown(title: str, entries: Sequence[Entry]) -> str:
-    """The table as markdown, with a line below it for each entry that had something rejected."""
+    """The table as markdown, with a line below it for each note, and for each entry that had something rejected."""
     labels = labels_of(entries)
     head = ["benchmark", "metric", "this model", *(cell for label in labels for cell in (label, "diff")), "n/N"]
     table = [[*head, *NAMES.values()]]
@@ -105,6 +111,10 @@ def markdown(title: str, entries: Sequence[Entry]) -> str:
     align = ["---", "---", *["---:"] * (len(table[0]) - 2)]
     rows = [[_plain(cell) for cell in row] for row in table]
     text = [f"# {_plain(title)}", "", *(f"| {' | '.join(row)} |" for row in [rows[0], align, *rows[1:]])]
+    if not all(entry.whole for entry in entries):
+        text += ["", _plain(OF_A_PART)]
+    for entry in entries:
+        text += [line for note in entry.notes for line in ("", f"{_plain(entry.title)}: {_plain(note)}")]
     rejected = [entry for entry in entries if entry.rejected]
     if rejected:
         text += ["", "Rejected, by reason (docs/metrics.md):", ""]

@@ -154,6 +154,14 @@ def test_all_numbers_can_be_unfolded_where_the_table_shows_some():
     assert page(make_entry(rows(2))).all("details") == []
 
 
+def test_notes_and_the_mark_of_a_part_are_on_the_page():
+    found = page(make_entry(rows(2), whole=False, notes=("Printed <too>.",)))
+    assert "Printed <too>." in found.text
+    assert "2/2 *" in found.text
+    assert "* of a part of the data set" in found.text
+    assert "of a part" not in page(make_entry(rows(2))).text
+
+
 def test_what_entries_share_is_told_once():
     assert page(make_entry(), make_entry(name="b")).text.count("mine") == 1
     assert page(make_entry(), make_entry(name="b", model="other")).text.count("mine") == 1

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from tests.unit.evaluation.conftest import DURATION_S, FRAMES, FakeModel, answer_with
-from tests.unit.evaluation.report.made_results import make_row
 from tpo_core.config.schema import EvaluationConfig
+from tpo_core.evaluation import truth
 from tpo_core.evaluation.constants import constant_baselines
 from tpo_core.evaluation.measure import measure
-from tpo_core.evaluation.report.entries import Row
 from tpo_core.evaluation.report.footage import of_parts, of_sets
-from tpo_core.evaluation.report.parts import failure, read_part
+from tpo_core.evaluation.report.parts import read_part
 
 
 def leave_part(folder, shards, model, part="val"):
@@ -68,8 +67,7 @@ def test_a_head_that_was_not_called_is_a_failure(tmp_path, shards):
         "val/caption": {"false_activation"},
     }
     assert entries["val/qa"].activation == {"false": 1.0}
-    both = Row.model_validate(make_row(activated=["region", "mask"]))
-    assert failure(both) == "other_activation"
+    assert truth.wrong_activation("region", ["region", "mask"]) == "other_activation"
 
 
 def test_frames_come_from_the_part_of_the_entry(shards, shards_path):

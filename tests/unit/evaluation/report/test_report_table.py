@@ -89,6 +89,14 @@ def test_markdown_is_a_table_with_a_column_for_each_reference():
     assert "- RefCOCO val: 100 missing, 3 reversed" in text
 
 
+def test_a_part_of_a_data_set_is_marked_and_notes_stand_below():
+    text = markdown("Mine", [make_entry(asked=3, scored=2, whole=False, notes=("1 of <them> is lost.",))])
+    assert cells(text)[2][3] == "2/3 \\*"
+    assert "\n\\* of a part of the data set (--limit, where)" in text
+    assert r"RefCOCO val: 1 of \<them\> is lost." in text
+    assert "part of the data set" not in markdown("Mine", [make_entry()])
+
+
 def test_text_from_data_cannot_break_the_table():
     text = markdown("a\nb", [make_entry(title="x|y <script>\n# z", metrics={"`m`[1](u)": 1.0})])
     assert "<script>" not in text.replace("\\<", "")
