@@ -35,11 +35,10 @@ from tpo_core.execution.provenance import commit
 from tpo_core.execution.runner import newest
 from tpo_core.execution.steps import Step, StepContext
 from tpo_core.models.source import identify
-from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp
+from tpo_core.storage.uri import absolute, exists, is_local, join, tree_stamp, without_password
 from tpo_core.tracking.lineage import lineage_of
 from tpo_core.tracking.promotion import DATA, EVALUATION
 from tpo_core.tracking.publish import Publisher
-from tpo_core.tracking.server import without_password
 from tpo_core.train.build import PART
 from tpo_core.train.exchange import clear
 from tpo_core.train.ray_trainer import run_phase

@@ -38,7 +38,7 @@ from tpo_core.models.source import identify
 from tpo_core.storage import local
 from tpo_core.storage.commit import commit, is_committed
 from tpo_core.storage.local import is_disk_full
-from tpo_core.storage.uri import exists, is_local, join, scratch_dir
+from tpo_core.storage.uri import exists, is_local, join, scratch_dir, without_password
 from tpo_core.tracking.models import is_registered, model_folder
 from tpo_core.tracking.server import default_uri
 
@@ -248,7 +248,7 @@ def log_evaluation(written: Written, recipe: Recipe, title: str, echo: Echo) -> 
         echo(f"MLflow  not logged: {error}")
         return
     lost = track(written, recipe.tracking, uri, title, None)
-    echo(lost or f"MLflow  {uri}, run {title}")
+    echo(lost or f"MLflow  {without_password(uri)}, run {title}")
 
 
 def headline(entry: Entry, result: dict[str, Any]) -> str:

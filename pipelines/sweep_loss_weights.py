@@ -40,7 +40,7 @@ from tpo_core.execution.artifact import Artifact
 from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.execution.steps import Step, StepContext
-from tpo_core.storage.uri import absolute, delete, is_local, join, read_json, write_bytes
+from tpo_core.storage.uri import absolute, delete, is_local, join, read_json, without_password, write_bytes
 from tpo_core.tracking.publish import Publisher
 from tpo_core.tracking.sweep import SweepRuns
 from tpo_core.train.room import joins
@@ -88,7 +88,8 @@ def main(argv: Sequence[str]) -> int:
     if (warned := warning(Outcome.from_json(read_json(result.path / NUMBERS)))) is not None:
         echo(f"{STEP}  warning: {warned}")
     winner = ["--recipe", args.recipe, *args.overrides, *winning(result.path / BEST, best)]
-    echo(f"train the winner in full: {shlex.join(['python', 'pipelines/full_tpo.py', *winner])}")
+    told = without_password(shlex.join(["python", "pipelines/full_tpo.py", *winner]))
+    echo(f"train the winner in full: {told}")
     return run_chain(winner, doc=__doc__) if args.train_winner else 0
 
 

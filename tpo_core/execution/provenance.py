@@ -8,12 +8,14 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tpo_core.storage.uri import without_password
+
 
 def describe_process() -> dict[str, str | list[str] | None]:
     """Commit, argv, host, user and Python version of this process."""
     return {
         "commit": commit(),
-        "argv": sys.argv,
+        "argv": [without_password(word) for word in sys.argv],
         "host": socket.gethostname(),
         "user": _user(),
         "python": sys.version.split()[0],

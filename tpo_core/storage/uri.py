@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from tpo_core.storage import local
 from tpo_core.storage.local import Entry
 
 COPY_BYTES = 8 << 20
+# Of http://, postgresql:// and the like, wherever in a text. A password may hold a slash; what is no part of it is
+# hidden rather than what is part of it shown. Drivers of databases take it as ?password=, too.
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]\w*password=)[^\s&#]*", re.IGNORECASE)
 
 
 class Store(Protocol):
@@ -34,6 +38,11 @@ class Store(Protocol):
     def put_file(self, path: Path, uri: str) -> None: ...
     def size_bytes(self, uri: str) -> int: ...
     def delete(self, uri: str) -> None: ...
+
+
+def without_password(text: str) -> str:
+    """A URI, or a line that names some, to be shown and recorded: a password in it becomes ***."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def is_local(uri: str | Path) -> bool:

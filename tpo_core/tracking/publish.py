@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tpo_core.config.schema import Recipe, identity
+from tpo_core.storage.uri import without_password
 from tpo_core.tracking.package import card_of, fitted, write_package
 from tpo_core.tracking.registry import FINGERPRINT, LINEAGE, RECORD, SAMPLES, Registry
-from tpo_core.tracking.server import NOTE, MlflowClient, connect, default_uri, experiment_id, find_run, without_password
+from tpo_core.tracking.server import NOTE, MlflowClient, connect, default_uri, experiment_id, find_run
 from tpo_core.tracking.tracker import MlflowTracker
 
 CHALLENGER = "challenger"

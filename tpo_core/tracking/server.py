@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from tpo_core.errors import TpoError
 from tpo_core.storage.local import to_path
-from tpo_core.storage.uri import is_local
+from tpo_core.storage.uri import is_local, without_password
 
 # MLflow's own 7 retries with doubling pauses take minutes to notice a dead server.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -41,15 +41,7 @@ EXPERIMENT_TAGS = {
     " and learning rate (`lr/`), and its evaluation. A pipeline's artifacts hold the gallery and the report.",
 }
 _SQLITE = "sqlite:///"
-# Of http://, postgresql:// and the like, wherever in a text. A password may hold a slash; what is no part of it is
-# hidden rather than what is part of it shown. Drivers of databases take it as ?password=, too.
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]\w*password=)[^\s&#]*", re.IGNORECASE)
 _SPOKEN = {"@": "_at_", "&": "_and_"}
-
-
-def without_password(text: str) -> str:
-    """A URI, or a line that names some, to be shown and recorded: a password in it becomes ***."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def default_uri(work_uri: str) -> str:

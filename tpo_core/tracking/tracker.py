@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from tpo_core.storage.uri import without_password
 from tpo_core.tracking.server import (
     Metric,
     MlflowClient,
@@ -30,7 +31,6 @@ from tpo_core.tracking.server import (
     experiment_id,
     find_run,
     legal_name,
-    without_password,
 )
 
 LOG = logging.getLogger(__name__)

@@ -45,3 +45,11 @@ def test_a_user_without_a_name_has_a_number(monkeypatch):
 
     monkeypatch.setattr(getpass, "getuser", nameless)
     assert provenance.describe_process()["user"].startswith("uid ")
+
+
+def test_a_password_of_the_command_line_is_not_recorded(monkeypatch):
+    monkeypatch.setattr(
+        "sys.argv", ["full_tpo.py", "--recipe", "mine", "tracking.uri=postgresql://tpo:hunter2@db/mlflow"]
+    )
+    argv = provenance.describe_process()["argv"]
+    assert argv == ["full_tpo.py", "--recipe", "mine", "tracking.uri=postgresql://tpo:***@db/mlflow"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tpo_core.errors import TpoError
+from tpo_core.storage.uri import without_password
 from tpo_core.tracking import tracker as tracker_module
 from tpo_core.tracking.server import (
     MlflowClient,
@@ -15,7 +16,6 @@ from tpo_core.tracking.server import (
     is_missing,
     legal_name,
     telling,
-    without_password,
 )
 from tpo_core.tracking.tracker import MlflowTracker, NullTracker, flatten
 
