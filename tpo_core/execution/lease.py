@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from tpo_core.errors import TpoError, in_one_line
 from tpo_core.storage import uri as uris
@@ -31,12 +31,16 @@ class Lease:
         self._clock = clock
         self._token = uuid.uuid4().hex
         self._released = threading.Event()
-        self._lost = False
+        self._lost = self._ignores = False
         self._thread = threading.Thread(target=self._beat_until_released, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
         if not self._claim():
             self._take_over()
+        in_main = threading.current_thread() is threading.main_thread()
+        self._ignores = in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if self._ignores:  # a shell does that to what it puts into the background
+            signal.signal(signal.SIGINT, self._wake)
         self._thread.start()
         return self
 
@@ -47,6 +51,8 @@ class Lease:
         lease that stays is taken over once it is stale. Raises TpoError for work that ended because it was lost."""
         self._released.set()
         self._thread.join()
+        if self._ignores:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self._lost and kind is KeyboardInterrupt:
             raise TpoError(
                 f"{self._name()}: its lease is another process's or was deleted: this one was silent for more than"
@@ -58,6 +64,11 @@ class Lease:
                 self._delete_marks()
         except Exception as trouble:  # of whichever storage
             self._echo(f"lease: it could not be given back, and is stale in {STALE_S:.0f} s: {in_one_line(trouble)}")
+
+    def _wake(self, number: int, frame: FrameType | None) -> None:
+        """SIGINT where it was ignored: only our own means something."""
+        if self._lost:
+            raise KeyboardInterrupt
 
     def held(self) -> bool:
         """Whether the lease is still ours; it is not when this process was silent so long that another took over."""

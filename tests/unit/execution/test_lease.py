@@ -1,6 +1,7 @@
 """A live lease refuses, a stale one is taken over, and the loser learns of it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -94,7 +95,16 @@ def test_who_lost_the_lease_neither_beats_nor_deletes(take, tmp_path):
     assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
 
 
-def test_who_lost_the_lease_ends_its_work_and_says_why_though_it_only_waits(take, tmp_path, monkeypatch):
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def at_sigint(request):
+    """What SIGINT does: to a process that a script starts with & nothing."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    assert signal.getsignal(signal.SIGINT) is request.param, "left as it was found"
+    signal.signal(signal.SIGINT, before)
+
+
+def test_who_lost_the_lease_ends_its_work_and_says_why_though_it_only_waits(take, tmp_path, monkeypatch, at_sigint):
     monkeypatch.setattr(leases, "BEAT_S", 0.01)
     ended, waited = threading.Event(), []
 
@@ -109,12 +119,21 @@ def test_who_lost_the_lease_ends_its_work_and_says_why_though_it_only_waits(take
 
     long = threading.Timer(30, waited.append, ["it was not woken"])
     long.start()
-    with pytest.raises(TpoError, match=r"x: its lease is another process's or was deleted"):
-        work()
-    ended.set()
-    long.cancel()
+    try:
+        with pytest.raises(TpoError, match=r"x: its lease is another process's or was deleted"):
+            work()
+    finally:
+        ended.set()
+        long.cancel()
     assert waited == []
     assert uris.read_json(tmp_path / "x.lease")["token"] == "other"
+
+
+def test_what_ignored_sigint_goes_on_ignoring_it(take):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with take():
+        signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_stays_ctrl_c(take):
