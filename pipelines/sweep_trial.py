@@ -80,8 +80,9 @@ class Trainee:
     """Carries out the orders of a sweep; picklable.
 
     recipe: of trials. folder: a URI that all machines see; below it trials/NAME has what a trial is made of: a folder
-    for the life that it leads, phase-N, and life.json, which says of what weights and origin that is. A trial that is
-    to go on with other weights, or from another's checkpoint, begins its next one.
+    for the life that it leads, phase-N, and life.json, which says of what weights and origin that is, and what time its
+    steps had taken when each round began. A trial that is to go on with other weights, or from another's checkpoint,
+    begins its next one.
     """
 
     recipe: Recipe
@@ -159,14 +160,18 @@ class Trainee:
         begun = None if origin is None else {"trial": origin.trial, "step": origin.step}
         held = self.life(order.trial)
         if held is not None and held["weights"] == weights and begun in (None, held["origin"]):
-            job = self.job(order, held["number"])
-            return job, seconds_of(job)
+            job, spent = self.job(order, held["number"]), held.setdefault("before_s", {})
+            if str(order.step) not in spent:  # else an attempt was cut off in this round, maybe behind all its steps
+                spent[str(order.step)] = seconds_of(job)
+                write_json(self.mark(order.trial), held)
+            return job, spent[str(order.step)]
         job = self.job(order, number := 0 if held is None else held["number"] + 1)
         delete(self.place(order.trial, number))  # of an attempt that was cut off here
         spent_s = 0.0
         if origin is not None:
             spent_s = fork(self.checkpoints(origin.trial), origin.step, job.checkpoints, job.identity).seconds
-        write_json(self.mark(order.trial), {"number": number, "weights": weights, "origin": begun})
+        life = {"number": number, "weights": weights, "origin": begun, "before_s": {str(order.step): spent_s}}
+        write_json(self.mark(order.trial), life)
         if held is not None:
             delete(self.place(order.trial, held["number"]))
         return job, spent_s

@@ -173,6 +173,20 @@ def test_the_time_of_an_attempt_that_was_cut_off_counts(trainee, monkeypatch):
     assert one.training_s > 0
 
 
+def test_the_time_of_an_attempt_that_was_cut_off_while_it_measured_counts(trainee, monkeypatch):
+    """All steps are done then, and the next attempt takes none."""
+
+    def lost(self, model, place):
+        raise RunFailedError("the node is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainee, "measure", lost)
+        with pytest.raises(RunFailedError):
+            trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    one = trainee(Order(trial="a", weights=WEIGHTS, step=4))
+    assert one.training_s == json.loads(told(trainee, "a", SUMMARY))["seconds"] > 0
+
+
 def test_what_only_serves_to_go_on_is_forgotten(trainee):
     trainee(Order(trial="a", weights=WEIGHTS, step=4))
     trainee.forget("a")
