@@ -1,6 +1,9 @@
 """A registered model, loaded by MLflow, answers about a real video."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -70,6 +73,36 @@ def test_a_registered_model_answers(registered, tmp_path):
     assert set(REQUIRED) <= set(names)
     described = yaml.safe_load(Path(folder, "MLmodel").read_text())["flavors"]["python_function"]
     assert described["model_code_path"] == "served.py"
+
+
+# As a machine that serves: what trains is not installed there, and the repository is not there.
+ELSEWHERE = """
+import sys
+sys.modules.update(dict.fromkeys(["ray", "deepspeed", "optuna", "pipelines", "tests"]))
+from mlflow.pyfunc import load_model
+import pandas
+served = load_model("models:/tpo@champion")
+asked = pandas.DataFrame({"media": [sys.argv[1]], "question": ["Where is it?"]})
+answer = served.predict(asked, params={"max_new_tokens": 2}).iloc[0]
+import tpo_core
+print(tpo_core.__file__)
+print(answer["text"])
+"""
+
+
+def test_a_registered_model_answers_where_the_repository_is_not(registered, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4")
+    away = tmp_path / "away"
+    away.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, clip], cwd=away, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    code, text = done.stdout.splitlines()[-2:]
+    folder = model_folder("models:/tpo@champion", registered)
+    assert Path(code).parent.samefile(Path(folder, "code", "tpo_core"))
+    assert text == load(folder, "cpu").chat(str(clip), "Where is it?", max_new_tokens=2).row()["text"]
 
 
 def test_a_card_names_the_licences_that_the_recipe_states():
