@@ -81,8 +81,8 @@ def plans_of(recipe: str, overrides: Sequence[str], seed: int) -> list[Plan]:
 
 
 def ways(way: tuple[str, str], seed: int) -> list[str]:
-    """The overrides that make a sweep search in one of the ways."""
-    return [f"sweep.search={way[0]}", f"sweep.scheduler={way[1]}", f"sweep.seed={seed}"]
+    """The overrides that make a sweep search in one of the ways, without the balancers, which are not asked about."""
+    return [f"sweep.search={way[0]}", f"sweep.scheduler={way[1]}", f"sweep.seed={seed}", "sweep.baselines=[]"]
 
 
 def outcome_of(plan: Plan, work: str) -> Outcome:

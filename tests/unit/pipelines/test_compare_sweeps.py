@@ -33,7 +33,8 @@ def test_the_second_begins_what_the_same_steps_pay_for():
 def test_the_two_draw_apart_and_are_not_told_the_weights_of_the_recipe():
     pairs = [plans_of("quickstart", [], seed) for seed in (1, 2)]
     assert len({plan.recipe.sweep.seed for pair in pairs for plan in pair}) == 4
-    told = plan_of(load_recipe("quickstart"))
+    assert [plan.config.baselines for pair in pairs for plan in pair] == [[]] * 4, "nor are balancers compared"
+    told = plan_of(load_recipe("quickstart", ["sweep.baselines=[]"]))
     assert told.first() is not None
     assert [plan.first() for pair in pairs for plan in pair] == [None] * 4
     prints = {fingerprints(plan.steps("/work"))["sweep"] for plan in (told, replace(told, tries_own=False))}
