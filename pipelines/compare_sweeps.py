@@ -28,6 +28,7 @@ from tpo_core.execution.cli import main_guard
 from tpo_core.execution.runner import run_steps
 from tpo_core.storage.uri import absolute, read_json
 from tpo_core.tune.compare import compare, table, trials_of_equal_cost
+from tpo_core.tune.plots import draw_climbs
 from tpo_core.tune.results import Outcome
 
 RANDOM, HALVING = ("random", "none"), ("tpe", "asha")
@@ -55,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
         echo(line)
     if args.output is not None:
         args.output.write_text("\n".join(lines) + "\n")
+        draw_climbs(rows, NAMES, args.output.with_suffix(".png"))
     return 0
 
 
@@ -65,7 +67,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recipe", required=True, help=RECIPE)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="seeds of the search; 1,2,3")
-    parser.add_argument("--output", type=Path, help="file for the table")
+    parser.add_argument("--output", type=Path, help="file for the table; a picture goes beside it, as .png")
     return parser.parse_intermixed_args(argv)
 
 

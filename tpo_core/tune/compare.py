@@ -13,6 +13,7 @@ class Comparison:
     other_best: of what the other way had finished at the cost of the first, which it may exceed: how many go on is
     known when they do. reached: the cost after which it had a finished trial as good as the best of the first; None
     where it had none by then. worker_s, other_worker_s: seconds that training workers were held, measuring included.
+    path, other_path: what `climb` says of the two.
     """
 
     seed: int
@@ -23,13 +24,15 @@ class Comparison:
     other_best: float | None
     other_worker_s: float
     reached: int | None
+    path: list[tuple[int, float]]
+    other_path: list[tuple[int, float]]
 
 
 def compare(seed: int, first: Outcome, other: Outcome) -> Comparison:
     """What `other` needed to be as good as `first`; both of one seed."""
-    budget, path = cost_of(first), climb(first)
+    budget, path, other_path = cost_of(first), climb(first), climb(other)
     goal = path[-1][1] if path else None
-    within = [(cost, best) for cost, best in climb(other) if cost <= budget]
+    within = [(cost, best) for cost, best in other_path if cost <= budget]
     return Comparison(
         seed=seed,
         cost=budget,
@@ -39,6 +42,8 @@ def compare(seed: int, first: Outcome, other: Outcome) -> Comparison:
         other_best=within[-1][1] if within else None,
         other_worker_s=sum(other.worker_seconds().values()),
         reached=None if goal is None else next((cost for cost, best in within if best >= goal), None),
+        path=path,
+        other_path=other_path,
     )
 
 

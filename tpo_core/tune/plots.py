@@ -1,5 +1,7 @@
-"""Two pictures of a sweep: every trial as a line through its weights, and tasks against general ability."""
+"""Pictures of a sweep: every trial as a line through its weights, and tasks against general ability; and of two ways of
+searching: what each had found by when."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tpo_core.tune.compare import Comparison
 from tpo_core.tune.objective import front
 from tpo_core.tune.results import Outcome
 from tpo_core.tune.rounds import Round
@@ -68,14 +71,38 @@ def draw_pareto(outcome: Outcome, out: Path) -> None:
     _save(figure, out, f"{len(ended)} trials that ended: tasks against general ability")
 
 
+def draw_climbs(rows: Sequence[Comparison], names: tuple[str, str], out: Path) -> None:
+    """A PNG with a panel a seed: the best score so far over the optimizer steps of all trials, for both ways; a dotted
+    line where the steps of the first end."""
+    figure, panels = _panels((3.2 * len(rows) + 0.8, 3.4), len(rows))
+    for axes, row in zip(panels, rows, strict=True):
+        for name, path, color in ((names[0], row.path, MUTED), (names[1], row.other_path, WON)):
+            steps, best = [cost for cost, _ in path], [score for _, score in path]
+            axes.step(steps, best, where="post", color=color, linewidth=1.8, marker="o", markersize=3, label=name)
+        axes.axvline(row.cost, color=REFUSED, linestyle=":", linewidth=1.2)
+        axes.set_xlim(left=0)
+        axes.set_title(f"seed {row.seed}", fontsize=9, color=INK)
+        axes.set_xlabel("optimizer steps of all trials", color=INK, fontsize=8)
+    panels[0].set_ylabel("best score so far (1: unit weights)", color=INK, fontsize=8)
+    panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    _save(figure, out, f"What a search had found by when; dotted: the steps of {names[0]}")
+
+
 def _figure(size_in: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure, [axes] = _panels(size_in, 1)
+    return figure, axes
+
+
+def _panels(size_in: tuple[float, float], count: int) -> tuple[Figure, list[Axes]]:
+    """Panels side by side, with one scale upwards."""
     figure = Figure(figsize=size_in, layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelsize=8)
-    return figure, axes
+    panels = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(MUTED)
+        axes.tick_params(colors=MUTED, labelsize=8)
+    return figure, panels
 
 
 def _save(figure: Figure, out: Path, title: str) -> None:

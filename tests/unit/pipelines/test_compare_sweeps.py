@@ -55,6 +55,7 @@ def test_a_row_a_seed(tmp_path, monkeypatch, capsys):
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["4", "9"]
     assert "| 90 |" in lines[2]
     assert lines[2].endswith("| 1.100 | 30 (33 % of 90) |")
+    assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_recipe_without_a_sweep_is_told_before_a_cluster_is_touched():

@@ -1,9 +1,11 @@
 """Two searches at equal cost."""
 
 import pytest
+from PIL import Image
 
 from tests.unit.tune.made_sweep import made, measured, outcome
 from tpo_core.tune.compare import climb, compare, cost_of, table, trials_of_equal_cost
+from tpo_core.tune.plots import draw_climbs
 
 
 def whole(trial, region, ended_s, qa=0.9):
@@ -65,3 +67,18 @@ def test_the_table_says_how_much_of_the_budget_it_took():
     spent = [f"{sum(run.worker_seconds().values()):.0f}" for run in (easy, RANDOM)]
     assert lines[2] == f"| 1 | 80 | {spent[0]} | 0.800 | 120 | {spent[1]} | 1.100 | 40 (50 % of 80) |"
     assert lines[3].endswith("| never |")
+
+
+def test_the_picture_has_a_panel_a_seed_even_where_nobody_came_to_the_end(tmp_path):
+    nobody = outcome(rounds=[made("a", 10, measured(0.5, 0.5, 0.9))])
+    rows = [compare(seed, first, ASHA) for seed, first in enumerate((RANDOM, nobody, RANDOM))]
+    sizes = []
+    for count in (1, 3):
+        draw_climbs(rows[:count], ("random", "asha"), tmp_path / f"{count}.png")
+        with Image.open(tmp_path / f"{count}.png") as image:
+            sizes.append(image.size)
+    assert sizes[1][0] > 2 * sizes[0][0]
+    assert sizes[1][1] == sizes[0][1]
+    assert rows[0].path == climb(RANDOM)
+    assert rows[1].path == []
+    assert rows[0].other_path == climb(ASHA)
