@@ -41,7 +41,8 @@ PEAK_FROM_STEP = 1  # the first step makes gradients and moments
 @dataclass(frozen=True)
 class Setting:
     """One contender: what of the job differs. kinds: of the two micro-batches of a step. mlflow: a tracking URI.
-    kill_at: the step before which rank 0 of the first attempt is killed, as by the kernel."""
+    kill_at: the step before which rank 0 of the first attempt is killed, as by the kernel. idle_s: how long a rank
+    sleeps before each of the two, as one does that waits for its GPU."""
 
     base: str
     folder: Path
@@ -54,6 +55,7 @@ class Setting:
     checkpoint_every: int = NEVER
     mlflow: str | None = None
     kill_at: int | None = None
+    idle_s: float = 0.0
 
     def job(self) -> PhaseJob:
         recipe = self.recipe()
@@ -141,7 +143,9 @@ class FixedBatches:
             if step == self.setting.kill_at and not flag.exists():
                 flag.write_text(str(time.time()))
                 os.kill(os.getpid(), signal.SIGKILL)
-        yield from self.micros
+        for micro in self.micros:
+            time.sleep(self.setting.idle_s)
+            yield micro
 
     def close(self) -> None:
         """Nothing runs in the background."""
