@@ -64,7 +64,7 @@ def start_ray() -> None:
 CLOCKS: dict[Clock, str] = {"time": "step", "cpu": "CPU time of the training process a step"}
 
 
-GPU_WAIT_S = 0.4
+GPU_WAIT_S = 0.4  # before each of two micro-batches: a third or more of a step, in which Ray finds what it needs
 
 
 def launcher(folder: Path, rounds: int) -> Iterator[Line]:

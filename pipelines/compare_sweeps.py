@@ -68,7 +68,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="seeds of the search; 1,2,3")
     parser.add_argument("--output", type=Path, help="file for the table; a picture goes beside it, as .png")
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    if args.output is not None and args.output.suffix == ".png":
+        parser.error(f"--output {args.output}: the table is text, and its picture takes that name: name it .md")
+    return args
 
 
 def plans_of(recipe: str, overrides: Sequence[str], seed: int) -> list[Plan]:

@@ -61,3 +61,10 @@ def test_a_row_a_seed(tmp_path, monkeypatch, capsys):
 def test_a_recipe_without_a_sweep_is_told_before_a_cluster_is_touched():
     with pytest.raises(TpoError, match=r"has no section sweep"):
         main(["--recipe", "ablation_quickstart"])
+
+
+def test_a_table_that_the_picture_would_overwrite_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--recipe", "quickstart", "--output", "table.png"])
+    assert ended.value.code == 2
+    assert "table.png: the table is text" in capsys.readouterr().err
